@@ -1,0 +1,1 @@
+//! Wire types of every HTTP dialect that mlxserve speaks.

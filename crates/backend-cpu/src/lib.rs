@@ -1,0 +1,1 @@
+//! The vocabulary of operations on a CPU, over mapped weights.

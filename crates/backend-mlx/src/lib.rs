@@ -1,0 +1,1 @@
+//! The vocabulary of operations over MLX.

@@ -1,0 +1,1 @@
+//! The vocabulary of tensor operations that models are written in, the KV pool and sampling.

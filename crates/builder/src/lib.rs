@@ -1,0 +1,1 @@
+//! Builds a recipe into an artifact: sources, lock file, conversion, quantisation.

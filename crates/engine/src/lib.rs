@@ -1,0 +1,1 @@
+//! Sequences, the scheduler and the thread that owns a device.

@@ -1,0 +1,1 @@
+//! Model architectures, generic over the backend.

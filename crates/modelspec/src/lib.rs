@@ -1,0 +1,1 @@
+//! The recipe language: ModelSpec.yaml with positions, validation and JSON Schema.

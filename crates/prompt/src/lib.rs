@@ -1,0 +1,1 @@
+//! Tokenizer, chat template, streaming detokeniser and stop strings.

@@ -1,0 +1,1 @@
+//! The content traits over a remote OCI registry.

@@ -1,0 +1,1 @@
+//! Tiny models and harnesses for the tests.

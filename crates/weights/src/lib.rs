@@ -1,0 +1,1 @@
+//! Safetensors views over mapped bytes, quantisation formats, the quantiser and writers.
