@@ -1,1 +1,18 @@
-//! Safetensors views over mapped bytes, quantisation formats, the quantiser and writers.
+//! Weights as they lie in files: safetensors views over mapped bytes, the quantisation formats of MLX, the affine
+//! quantiser, dtype casts, and a writer of deterministic files.
+//!
+//! The runtime maps blobs, opens them as a [`Checkpoint`] and hands its borrowed tensors to a backend; the builder
+//! reads a checkpoint, casts or quantises it, and writes it anew. Nothing here does
+//! I/O of its own, and nothing copies a weight it can borrow.
+
+mod checkpoint;
+mod dtype;
+mod error;
+mod quantization;
+mod reader;
+
+pub use checkpoint::Checkpoint;
+pub use dtype::Dtype;
+pub use error::{Error, Place};
+pub use quantization::{Mode, Quantization, QuantizationConfig};
+pub use reader::{MAX_HEADER_BYTES, MAX_RANK, SafeTensors, Tensor, read_safetensors};
