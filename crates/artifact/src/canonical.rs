@@ -16,7 +16,8 @@ mod tests {
 
     #[test]
     fn keys_are_sorted_and_numbers_are_ecmascript() {
-        let value = serde_json::json!({"b": 1.0, "a": [1e21, 0.000_001, "\u{e9}\n"], "\u{10000}": null, "\u{ffff}": true});
+        let value =
+            serde_json::json!({"b": 1.0, "a": [1e21, 0.000_001, "\u{e9}\n"], "\u{10000}": null, "\u{ffff}": true});
         let text = String::from_utf8(canonical_json(&value).unwrap()).unwrap();
         assert_eq!(text, "{\"a\":[1e+21,0.000001,\"é\\n\"],\"b\":1,\"\u{10000}\":null,\"\u{ffff}\":true}");
     }

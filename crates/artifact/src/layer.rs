@@ -194,7 +194,9 @@ mod tests {
         for good in ["model.safetensors", "a/b/c.json", "..a", "chat template.jinja"] {
             assert_eq!(good.parse::<LayerPath>().unwrap().as_str(), good);
         }
-        for bad in ["", "..", "../../x", "a/../b", "/etc/passwd", "a//b", "./a", "a/", "C:\\x", "a\\..\\b", "a\0", "c:x"] {
+        for bad in
+            ["", "..", "../../x", "a/../b", "/etc/passwd", "a//b", "./a", "a/", "C:\\x", "a\\..\\b", "a\0", "c:x"]
+        {
             assert!(bad.parse::<LayerPath>().is_err(), "{bad}");
         }
     }

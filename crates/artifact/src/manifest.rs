@@ -177,7 +177,8 @@ mod tests {
 
     #[test]
     fn sizes_beyond_the_specification_are_refused() {
-        let text = String::from_utf8(model().to_bytes()).unwrap().replace("\"size\":7", "\"size\":18446744073709551615");
+        let text =
+            String::from_utf8(model().to_bytes()).unwrap().replace("\"size\":7", "\"size\":18446744073709551615");
         assert!(Manifest::parse(text.as_bytes()).is_err());
     }
 

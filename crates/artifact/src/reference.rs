@@ -207,7 +207,11 @@ mod tests {
         let digest = format!("sha256:{}", "a".repeat(64));
         let check = |text: &str, registry: Option<&str>, repository: &str, tag: Option<&str>| {
             let reference: Reference = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!((reference.registry(), reference.repository(), reference.tag()), (registry, repository, tag), "{text}");
+            assert_eq!(
+                (reference.registry(), reference.repository(), reference.tag()),
+                (registry, repository, tag),
+                "{text}"
+            );
             assert_eq!(reference.to_string(), text);
         };
         check("pebble", None, "pebble", None);
@@ -226,8 +230,30 @@ mod tests {
     #[test]
     fn what_is_no_reference_is_refused() {
         for bad in [
-            "", ":", "/", "Model", "a/", "/a", "a//b", "a___b", "a-", "-a", "a:", "a:.b", "a:-b", "a@sha256:1", "a b",
-            "reg.io:99999/a", "reg.io:/a", "[::1/a", "-bad.io/a", "a..b/c", "../x", "a/../b", "é", "a:é",
+            "",
+            ":",
+            "/",
+            "Model",
+            "a/",
+            "/a",
+            "a//b",
+            "a___b",
+            "a-",
+            "-a",
+            "a:",
+            "a:.b",
+            "a:-b",
+            "a@sha256:1",
+            "a b",
+            "reg.io:99999/a",
+            "reg.io:/a",
+            "[::1/a",
+            "-bad.io/a",
+            "a..b/c",
+            "../x",
+            "a/../b",
+            "é",
+            "a:é",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
