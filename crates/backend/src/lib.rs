@@ -1,1 +1,13 @@
-//! The vocabulary of tensor operations that models are written in, the KV pool and sampling.
+//! The vocabulary that models are written in: operations on ragged batches, the KV pool with its block table, and
+//! sampling. A device implements [`Backend`]; a model calls it; nothing here knows either of them.
+//!
+//! Activations are `[tokens, features]`: the tokens of all sequences of a step one after the other, without padding.
+//! The [`Batch`] says which rows belong to which sequence and where its keys and values are kept.
+
+mod batch;
+mod error;
+mod ops;
+
+pub use batch::{Batch, BlockId, KvLayer, KvLayout, Span, TokenId};
+pub use error::{Error, Result};
+pub use ops::{Activation, Attention, Backend, LinearWeight, Rope};
