@@ -13,6 +13,7 @@ mod manifest;
 pub mod media_type;
 mod model_config;
 mod reference;
+mod resolved;
 
 pub use canonical::canonical_json;
 pub use descriptor::Descriptor;
@@ -22,3 +23,4 @@ pub use layer::{LayerKind, LayerPath, LayerRole, ModelLayer, Packaging};
 pub use manifest::{Index, MAX_MANIFEST_BYTES, Manifest};
 pub use model_config::{Capabilities, ModelConfig, ModelDescriptor, ModelDetails, ModelFs};
 pub use reference::{LATEST, Reference};
+pub use resolved::{Expectation, Parameters, PinnedAdapter, RESOLVED_SPEC_PATH, ResolvedSpec, SmokeTest};
