@@ -5,12 +5,16 @@
 //! reads a checkpoint, casts or quantises it, and writes it anew. Nothing here does
 //! I/O of its own, and nothing copies a weight it can borrow.
 
+mod affine;
+mod cast;
 mod checkpoint;
 mod dtype;
 mod error;
 mod quantization;
 mod reader;
 
+pub use affine::{Affine, MatrixView, QuantizedTensors, QuantizedView, dequantize_affine, quantize_affine};
+pub use cast::{cast, cast_into, cast_tensor};
 pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{Error, Place};

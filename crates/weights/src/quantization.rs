@@ -86,6 +86,15 @@ impl Quantization {
         }
     }
 
+    /// Every format there is.
+    pub fn every() -> impl Iterator<Item = Self> {
+        Mode::ALL.into_iter().flat_map(|mode| {
+            [2, 3, 4, 5, 6, 8].into_iter().flat_map(move |bits| {
+                [16, 32, 64, 128].into_iter().filter_map(move |group_size| Self::new(mode, bits, group_size).ok())
+            })
+        })
+    }
+
     /// How codes turn into weights.
     pub const fn mode(self) -> Mode {
         self.mode
@@ -205,38 +214,46 @@ impl QuantizationConfig {
     }
 
     /// The format of the module at `path` (the path of its weight without `.weight`), `None` if it is not quantised.
+    /// `columns` is the length of its unpacked rows, as the configuration gives it.
     ///
-    /// A module without an entry is quantised if the checkpoint has `<path>.scales`. The packed weight, scales and
-    /// biases of a quantised module are checked: types, and shapes that fit bits and group size.
-    pub fn for_module(&self, path: &str, checkpoint: &Checkpoint) -> Result<Option<Quantization>, Error> {
+    /// A module without an entry is quantised if the checkpoint has `<path>.scales`, in the format that its shapes
+    /// tell for that many columns: the block's default may not be its own. The packed weight, scales and biases of a
+    /// quantised module are checked: types, and shapes that fit `columns`, bits and group size.
+    pub fn for_module(
+        &self,
+        path: &str,
+        columns: usize,
+        checkpoint: &Checkpoint,
+    ) -> Result<Option<Quantization>, Error> {
         let mismatch = |reason: String| Error::ModuleMismatch { module: path.to_owned(), reason };
         let has_scales = checkpoint.contains(&format!("{path}.scales"));
         let entry = match self.modules.get(path) {
             None if !has_scales => return Ok(None),
-            None => Entry::Default,
-            Some(entry) => *entry,
+            entry => entry.copied(),
         };
         let quantization = match entry {
-            Entry::Plain if has_scales => {
+            Some(Entry::Plain) if has_scales => {
                 return Err(mismatch(
                     "config.json says it is not quantised, but the weights hold its scales".to_owned(),
                 ));
             }
-            Entry::Plain => return Ok(None),
-            Entry::Own(quantization) => quantization,
-            Entry::Default => self.default.ok_or_else(|| {
-                mismatch("the weights hold its scales, but config.json has no `quantization` block".to_owned())
-            })?,
+            Some(Entry::Plain) => return Ok(None),
+            Some(Entry::Own(quantization)) => Some(quantization),
+            Some(Entry::Default) => self.default,
+            None if self.default.is_none() => {
+                return Err(mismatch(
+                    "the weights hold its scales, but config.json has no `quantization` block".to_owned(),
+                ));
+            }
+            None => None,
         };
         if !has_scales {
-            return Err(mismatch(format!(
-                "config.json says it is quantised ({} {} bits), but the weights hold no `{path}.scales`",
-                quantization.mode.name(),
-                quantization.bits
-            )));
+            return Err(mismatch(format!("config.json says it is quantised, but the weights hold no `{path}.scales`")));
         }
-        check_tensors(path, quantization, checkpoint)?;
-        Ok(Some(quantization))
+        if checkpoint.contains(&format!("{path}.global_scale")) {
+            return Err(mismatch("a global scale over the group scales is not supported".to_owned()));
+        }
+        check_tensors(path, columns, quantization, checkpoint).map(Some)
     }
 
     fn from_block(block: &Value, key: &str) -> Result<Self, Error> {
@@ -250,9 +267,9 @@ impl QuantizationConfig {
         let mut modules = BTreeMap::new();
         for (name, value) in fields {
             let entry = match value {
-                // Fields of the block itself, and notes that other tools leave beside them.
+                // Fields of the block itself; below, notes that other tools leave beside them.
                 _ if matches!(name.as_str(), "bits" | "group_size" | "mode" | "quant_method") => continue,
-                Value::Bool(false) => Entry::Plain,
+                Value::Bool(false) | Value::Null => Entry::Plain,
                 Value::Bool(true) => Entry::Default,
                 Value::Object(own) => Entry::Own(format_of(own, &format!("{key}.{}", Excerpt(name)))?),
                 _ => continue,
@@ -290,55 +307,57 @@ fn format_of(fields: &Map<String, Value>, key: &str) -> Result<Quantization, Err
         .map_err(|error| Error::Config { key: key.to_owned(), reason: error.to_string() })
 }
 
-/// Checks that weight, scales and biases of `path` fit each other and the format.
-fn check_tensors(path: &str, quantization: Quantization, checkpoint: &Checkpoint) -> Result<(), Error> {
-    let Quantization { mode, bits, group_size } = quantization;
-    let weight_name = format!("{path}.weight");
-    let scales_name = format!("{path}.scales");
+/// Checks that weight, scales and biases of `path` fit each other and the format, which is inferred where none is
+/// declared.
+fn check_tensors(
+    path: &str,
+    columns: usize,
+    declared: Option<Quantization>,
+    checkpoint: &Checkpoint,
+) -> Result<Quantization, Error> {
+    let mismatch = |reason: String| Error::ModuleMismatch { module: path.to_owned(), reason };
+    let [weight_name, scales_name, biases_name] = ["weight", "scales", "biases"].map(|part| format!("{path}.{part}"));
     let weight = checkpoint.tensor(&weight_name)?;
     let scales = checkpoint.tensor(&scales_name)?;
     if weight.dtype != Dtype::U32 {
         return Err(checkpoint.wrong_dtype(&weight_name, "packed U32 words", weight.dtype));
     }
-    match mode {
-        Mode::Affine if !scales.dtype.is_weight_float() => {
-            return Err(checkpoint.wrong_dtype(&scales_name, "F32, F16 or BF16", scales.dtype));
-        }
-        Mode::Mxfp4 | Mode::Mxfp8 | Mode::Nvfp4 if scales.dtype != Dtype::U8 => {
-            return Err(checkpoint.wrong_dtype(&scales_name, "U8", scales.dtype));
-        }
-        _ => {}
-    }
     let (Some((&words, outer)), Some((&groups, scales_outer))) = (weight.shape.split_last(), scales.shape.split_last())
     else {
-        return Err(Error::ModuleMismatch {
-            module: path.to_owned(),
-            reason: "packed weight and scales need at least one dimension".to_owned(),
-        });
+        return Err(mismatch("packed weight and scales need at least one dimension".to_owned()));
     };
-    let columns = groups.checked_mul(group_size as usize);
-    if outer != scales_outer || columns.and_then(|columns| quantization.packed_columns(columns)) != Some(words) {
-        return Err(Error::ModuleMismatch {
-            module: path.to_owned(),
-            reason: format!(
-                "weight {:?} and scales {:?} do not fit {} {bits} bits in groups of {group_size}",
-                weight.shape,
-                scales.shape,
-                mode.name(),
-            ),
-        });
-    }
-    let biases_name = format!("{path}.biases");
-    if mode.has_biases() {
+    let fits = |quantization: &Quantization| {
+        quantization.packed_columns(columns) == Some(words)
+            && quantization.groups(columns) == Some(groups)
+            && quantization.mode.has_biases() != (scales.dtype == Dtype::U8)
+    };
+    let candidate = match declared {
+        Some(quantization) => Some(quantization).filter(fits),
+        None => Quantization::every().find(fits),
+    };
+    let Some(quantization) = candidate.filter(|_| outer == scales_outer) else {
+        let format = declared.map_or_else(
+            || "any format of MLX".to_owned(),
+            |q| format!("{} {} bits in groups of {}", q.mode.name(), q.bits, q.group_size),
+        );
+        return Err(mismatch(format!(
+            "weight {:?} and {} scales {:?} do not fit rows of {columns} weights in {format}",
+            weight.shape, scales.dtype, scales.shape
+        )));
+    };
+    if quantization.mode.has_biases() {
+        if !scales.dtype.is_weight_float() {
+            return Err(checkpoint.wrong_dtype(&scales_name, "F32, F16 or BF16", scales.dtype));
+        }
         let biases = checkpoint.require(&biases_name, &scales.shape)?;
         if biases.dtype != scales.dtype {
             return Err(checkpoint.wrong_dtype(&biases_name, "the type of the scales", biases.dtype));
         }
     } else if checkpoint.contains(&biases_name) {
-        return Err(Error::ModuleMismatch {
-            module: path.to_owned(),
-            reason: format!("mode {} has no biases, but the weights hold `{biases_name}`", mode.name()),
-        });
+        return Err(mismatch(format!(
+            "mode {} has no biases, but the weights hold `{biases_name}`",
+            quantization.mode.name()
+        )));
     }
-    Ok(())
+    Ok(quantization)
 }
