@@ -67,6 +67,7 @@ pub enum Activation {
 ///
 /// `Tensor` is an activation `[rows, features]`, cheap to clone. Shapes are the caller's duty: a model checks its
 /// weights when it is loaded, so an operation on what it loaded fails only where the device fails.
+#[allow(clippy::wrong_self_convention, reason = "`from_host` moves data, `self` is the device")]
 pub trait Backend: 'static {
     /// Activations, `[rows, features]`.
     type Tensor: Clone;
