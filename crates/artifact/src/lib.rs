@@ -23,4 +23,4 @@ pub use layer::{LayerKind, LayerPath, LayerRole, ModelLayer, Packaging};
 pub use manifest::{Index, MAX_MANIFEST_BYTES, Manifest};
 pub use model_config::{Capabilities, ModelConfig, ModelDescriptor, ModelDetails, ModelFs};
 pub use reference::{LATEST, Reference};
-pub use resolved::{Expectation, Parameters, PinnedAdapter, RESOLVED_SPEC_PATH, ResolvedSpec, SmokeTest};
+pub use resolved::{Expectation, Parameters, PinnedAdapter, PinnedDraft, RESOLVED_SPEC_PATH, ResolvedSpec, SmokeTest};

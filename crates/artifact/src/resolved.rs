@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::error::Error;
 use crate::reference::Reference;
 
@@ -46,7 +47,7 @@ pub struct ResolvedSpec {
     pub adapters: Vec<PinnedAdapter>,
     /// The draft model of speculative decoding, pinned by digest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub draft: Option<Reference>,
+    pub draft: Option<PinnedDraft>,
     /// Prompts and what their greedy answers must be; `verify --smoke` replays them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<SmokeTest>,
@@ -102,13 +103,25 @@ impl Parameters {
     }
 }
 
-/// An adapter, pinned.
+/// An adapter, named by its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedAdapter {
     /// The name by which requests ask for it.
     pub name: String,
-    /// The artifact or the layer that holds it.
-    pub source: String,
+    /// Its manifest where it has a reference, else the blob of its weights within this artifact.
+    pub digest: Digest,
+    /// Where another artifact holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
+}
+
+/// A draft model, named by its manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedDraft {
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// Where the recipe found it.
+    pub reference: Reference,
 }
 
 /// A prompt and what its greedy answer must be.
