@@ -25,14 +25,18 @@ impl fmt::Display for Place {
     }
 }
 
-/// Foreign text cut to a length that a terminal can show.
+/// Foreign text cut to a length that a terminal can show, without what a terminal would obey.
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 120;
-        for character in self.0.chars().take(SHOWN).flat_map(char::escape_debug) {
-            write!(f, "{character}")?;
+        for character in self.0.chars().take(SHOWN) {
+            if matches!(character, '"' | '\'' | '\\') {
+                write!(f, "{character}")?;
+            } else {
+                write!(f, "{}", character.escape_debug())?;
+            }
         }
         if self.0.chars().nth(SHOWN).is_some() { f.write_str("…") } else { Ok(()) }
     }

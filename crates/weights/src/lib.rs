@@ -2,8 +2,8 @@
 //! quantiser, dtype casts, and a writer of deterministic files.
 //!
 //! The runtime maps blobs, opens them as a [`Checkpoint`] and hands its borrowed tensors to a backend; the builder
-//! reads a checkpoint, casts or quantises it, and writes it anew. Nothing here does
-//! I/O of its own, and nothing copies a weight it can borrow.
+//! reads a checkpoint, casts or quantises it, and writes it anew through a
+//! [`SafetensorsWriter`]. Nothing here does I/O of its own, and nothing copies a weight it can borrow.
 
 mod affine;
 mod cast;
@@ -12,6 +12,8 @@ mod dtype;
 mod error;
 mod quantization;
 mod reader;
+mod shards;
+mod writer;
 
 pub use affine::{Affine, MatrixView, QuantizedTensors, QuantizedView, dequantize_affine, quantize_affine};
 pub use cast::{cast, cast_into, cast_tensor};
@@ -20,3 +22,5 @@ pub use dtype::Dtype;
 pub use error::{Error, Place};
 pub use quantization::{Mode, Quantization, QuantizationConfig};
 pub use reader::{MAX_HEADER_BYTES, MAX_RANK, SafeTensors, Tensor, read_safetensors};
+pub use shards::{Shard, ShardPlan, plan_shards};
+pub use writer::{Layout, SafetensorsWriter, TensorSpec};
