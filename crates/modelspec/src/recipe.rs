@@ -1,0 +1,278 @@
+//! The types of a recipe. `parse` makes them; the builder reads them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mlxctl_artifact::Reference;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::glob;
+use crate::quantize::Quantize;
+
+/// The `apiVersion` of a recipe.
+pub const API_VERSION: &str = "mlxctl.dev/v1alpha1";
+/// The `kind` of a recipe.
+pub const KIND: &str = "ModelSpec";
+
+/// A recipe that was read and checked.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct ModelSpec {
+    /// [`API_VERSION`].
+    #[serde(rename = "apiVersion")]
+    pub api_version: String,
+    /// [`KIND`].
+    pub kind: String,
+    /// A repository name, without registry and tag.
+    pub name: String,
+    /// A tag, exactly as written.
+    pub version: Option<String>,
+    /// What the model is, for people.
+    pub description: Option<String>,
+    /// Who made it.
+    #[serde(default)]
+    pub authors: Vec<String>,
+    /// Who publishes it.
+    pub vendor: Option<String>,
+    /// The family of models, as `qwen3`.
+    pub family: Option<String>,
+    /// SPDX expressions.
+    #[serde(default)]
+    pub licenses: Vec<String>,
+    /// Where to read more.
+    pub url: Option<String>,
+    /// Labels of the writer's own.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Where the model comes from.
+    pub from: From,
+    /// Which files of the source are taken.
+    #[serde(default)]
+    pub files: FileSelection,
+    /// How weights are quantised; `None` keeps them.
+    pub quantize: Option<Quantize>,
+    /// What dense weights are stored as; `None` keeps theirs.
+    pub dtype: Option<Dtype>,
+    /// Another tokenizer than the source's.
+    pub tokenizer: Option<TokenizerSource>,
+    /// Another chat template than the source's.
+    pub template: Option<TemplateSource>,
+    /// The system prompt where a request has none.
+    pub system: Option<String>,
+    /// Defaults of requests.
+    #[serde(default)]
+    pub parameters: Parameters,
+    /// What the model is good for.
+    #[serde(default)]
+    pub capabilities: Vec<Capability>,
+    /// LoRA adapters that travel with the model.
+    #[serde(default)]
+    pub adapters: Vec<Adapter>,
+    /// A smaller model that drafts for this one.
+    pub draft: Option<Draft>,
+    /// Files beside the recipe that travel with the model: relative, without a leading `./`.
+    #[serde(default, deserialize_with = "relative_paths")]
+    pub docs: Vec<String>,
+    /// Prompts with known answers.
+    #[serde(default)]
+    pub tests: Vec<SmokeTest>,
+}
+
+fn relative_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let paths = Vec::<String>::deserialize(deserializer)?;
+    Ok(paths.into_iter().map(|path| path.strip_prefix("./").map(str::to_owned).unwrap_or(path)).collect())
+}
+
+/// Where a model or an adapter comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum From {
+    /// A directory, relative to the recipe or absolute, as written.
+    Path(String),
+    /// A repository of the hub.
+    Hf(HubReference),
+    /// Another artifact, in the store or in a registry.
+    Oci(Reference),
+}
+
+/// `owner/name[@revision]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubReference {
+    /// `owner/name`, or `name` for the hub's oldest repositories.
+    pub repository: String,
+    /// A commit, branch or tag.
+    pub revision: Option<String>,
+}
+
+impl HubReference {
+    /// The commit it is pinned to: 40 hex digits.
+    pub fn commit(&self) -> Option<&str> {
+        self.revision
+            .as_deref()
+            .filter(|revision| revision.len() == 40 && revision.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    }
+}
+
+impl fmt::Display for HubReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.repository)?;
+        self.revision.as_ref().map_or(Ok(()), |revision| write!(f, "@{revision}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for HubReference {
+    /// From text that `grammar` let pass.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(match text.split_once('@') {
+            Some((repository, revision)) => {
+                Self { repository: repository.to_owned(), revision: Some(revision.to_owned()) }
+            }
+            None => Self { repository: text, revision: None },
+        })
+    }
+}
+
+/// Which files of the source are taken: those that a pattern of `include` matches, all where it is empty, without
+/// those that a pattern of `exclude` matches.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct FileSelection {
+    /// Patterns of `*`, `**` and `?`.
+    pub include: Vec<String>,
+    /// Patterns that win over `include`.
+    pub exclude: Vec<String>,
+}
+
+impl FileSelection {
+    /// Whether a file is taken, by its `/`-separated path within the source.
+    pub fn takes(&self, path: &str) -> bool {
+        let any = |patterns: &[String]| patterns.iter().any(|pattern| glob::path_matches(pattern, path));
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+/// What dense weights are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// bfloat16.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision.
+    F32,
+}
+
+pub(crate) const DTYPES: &[&str] = &["bf16", "f16", "f32"];
+
+/// Another tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TokenizerSource {
+    /// A directory, relative to the recipe or absolute, as written.
+    pub path: String,
+}
+
+/// Another chat template.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemplateSource {
+    /// A name of [`template_catalogue`](crate::template_catalogue).
+    Catalog(String),
+    /// A file, relative to the recipe or absolute, as written.
+    File(String),
+    /// The Jinja text itself.
+    Inline(String),
+}
+
+/// Defaults of requests. `None` leaves the choice to the model's own files, then to the runtime.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parameters {
+    /// 0 to 2; 0 is greedy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Above 0, up to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// 0 takes every token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f64>,
+    /// Tokens of an answer, at least 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// Texts that end an answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+    /// Tokens of prompt and answer, at least 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<u32>,
+    /// At most 2^53 - 1, so that canonical JSON holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Above 0, up to 10; 1 changes nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repetition_penalty: Option<f64>,
+}
+
+/// What a model is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capability {
+    /// Conversations.
+    Chat,
+    /// Continuing a text.
+    Completion,
+    /// Embeddings.
+    Embed,
+    /// Ordering documents for a query.
+    Rerank,
+    /// Images.
+    Vision,
+    /// Calling tools.
+    Tools,
+    /// Thinking before it answers.
+    Reasoning,
+}
+
+pub(crate) const CAPABILITIES: &[&str] = &["chat", "completion", "embed", "rerank", "vision", "tools", "reasoning"];
+
+/// A LoRA adapter.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Adapter {
+    /// How requests name it; unique within the recipe.
+    pub name: String,
+    /// Where it comes from.
+    #[serde(flatten)]
+    pub from: From,
+}
+
+/// A smaller model that drafts for this one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Draft {
+    /// The artifact it is in.
+    pub oci: Reference,
+}
+
+/// A prompt with a known answer, run greedily.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmokeTest {
+    /// What is asked.
+    pub prompt: String,
+    /// What must come.
+    pub expect: Expect,
+}
+
+/// What the answer to a prompt must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expect {
+    /// The answer holds this text.
+    Contains(String),
+    /// The answer is this text.
+    Equals(String),
+    /// The answer starts with these token ids.
+    Tokens(Vec<u32>),
+}

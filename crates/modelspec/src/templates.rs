@@ -1,0 +1,12 @@
+//! The catalogue of chat templates: Jinja texts for models that bring none of their own. `mlxctl templates` lists them,
+//! the builder writes the one a recipe names into the artifact.
+
+/// Names and Jinja texts. A template takes `messages`, `add_generation_prompt`, `bos_token`, `eos_token` and, where its
+/// format has them, `tools`.
+pub fn template_catalogue() -> &'static [(&'static str, &'static str)] {
+    &[
+        ("chatml", include_str!("templates/chatml.jinja")),
+        ("llama3", include_str!("templates/llama3.jinja")),
+        ("mistral", include_str!("templates/mistral.jinja")),
+    ]
+}
