@@ -84,7 +84,8 @@ fn what_is_missing_is_named_and_what_is_no_json_is_said_to_be_none() {
     ] {
         assert!(matches!(refused::<openai::ChatRequest>(body), Invalid::Json { .. }), "{body}");
     }
-    let deep = format!("{{{CHAT},\"x\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
+    let (open, close) = ("[".repeat(5000), "]".repeat(5000));
+    let deep = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"x","x":{open}{close}}}]}}"#);
     assert!(matches!(refused::<openai::ChatRequest>(&deep), Invalid::Json { .. }));
 }
 
