@@ -37,7 +37,6 @@ pub fn cast_into(from: Dtype, to: Dtype, data: &[u8], out: &mut Vec<u8>) -> Resu
         out.extend_from_slice(data);
         return Ok(());
     }
-    out.reserve(data.len() / from.size() * to.size());
     match (from, to) {
         (Dtype::F32, Dtype::BF16) => convert(data, out, |b| bf16_bits(f32::from_le_bytes(b)).to_le_bytes()),
         (Dtype::F32, _) => convert(data, out, |b| f16_bits(f32::from_le_bytes(b)).to_le_bytes()),
@@ -58,7 +57,11 @@ pub fn cast_tensor(tensor: &Tensor, to: Dtype) -> Result<Tensor, Error> {
 
 fn convert<const FROM: usize, const TO: usize>(data: &[u8], out: &mut Vec<u8>, one: impl Fn([u8; FROM]) -> [u8; TO]) {
     let (elements, _) = data.as_chunks::<FROM>();
-    out.extend(elements.iter().flat_map(|&element| one(element)));
+    let start = out.len();
+    out.resize(start + elements.len() * TO, 0);
+    for (target, &element) in out[start..].as_chunks_mut::<TO>().0.iter_mut().zip(elements) {
+        *target = one(element);
+    }
 }
 
 /// Bits of the BF16 nearest to `value`; any NaN gives 0x7FC0.

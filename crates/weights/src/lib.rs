@@ -21,6 +21,6 @@ pub use checkpoint::Checkpoint;
 pub use dtype::Dtype;
 pub use error::{Error, Place};
 pub use quantization::{Mode, Quantization, QuantizationConfig};
-pub use reader::{MAX_HEADER_BYTES, MAX_RANK, SafeTensors, Tensor, read_safetensors};
+pub use reader::{MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS, SafeTensors, Tensor, read_safetensors};
 pub use shards::{Shard, ShardPlan, plan_shards};
 pub use writer::{Layout, SafetensorsWriter, TensorSpec};

@@ -22,6 +22,9 @@ pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Most dimensions of a tensor; MLX and numpy know no more than these.
 pub const MAX_RANK: usize = 32;
 
+/// Most entries of a header, so that memory stays a small multiple of it; the largest models have a tenth of these.
+pub const MAX_TENSORS: usize = 1 << 20;
+
 const LENGTH_BYTES: u64 = 8;
 
 /// A tensor whose elements lie, little-endian and row-major, in a shared stretch of a file.
@@ -219,6 +222,9 @@ impl<'de> Deserialize<'de> for RawHeader<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut entries = Vec::new();
                 while let Some(entry) = map.next_entry::<String, &'de RawValue>()? {
+                    if entries.len() == MAX_TENSORS {
+                        return Err(de::Error::custom(format_args!("more than {MAX_TENSORS} entries")));
+                    }
                     entries.push(entry);
                 }
                 Ok(RawHeader { entries })

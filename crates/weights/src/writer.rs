@@ -6,7 +6,7 @@ use std::io::Write;
 
 use serde_json::json;
 
-use crate::{Dtype, Error, MAX_HEADER_BYTES, MAX_RANK, Tensor};
+use crate::{Dtype, Error, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS, Tensor};
 
 /// Where data starts, and what tensors whose size allows it start at: a cache line, an AVX-512 register.
 const ALIGNMENT: usize = 64;
@@ -99,10 +99,10 @@ impl Layout {
         let mut text = format!("{{{}}}", entries.join(",")).into_bytes();
         let padded = (8 + text.len()).next_multiple_of(ALIGNMENT) - 8;
         text.resize(padded, b' ');
-        if text.len() as u64 > MAX_HEADER_BYTES {
+        if text.len() as u64 > MAX_HEADER_BYTES || entries.len() > MAX_TENSORS {
             return Err(Error::Unfit {
                 what: "a header",
-                expected: format!("at most {MAX_HEADER_BYTES} bytes"),
+                expected: format!("at most {MAX_HEADER_BYTES} bytes and {MAX_TENSORS} entries"),
                 found: format!("{} bytes for {} tensors; write several files", text.len(), tensors.len()),
             });
         }

@@ -19,7 +19,7 @@ fn refusal(file: &Bytes) -> String {
 
 #[test]
 fn tensors_borrow_the_bytes_of_the_file_at_any_alignment() {
-    // The header has 8 + 131 bytes, so the data starts at an odd address of the buffer.
+    // The three bytes of `a` leave what follows misaligned, wherever the buffer lies.
     let header = r#"{"__metadata__":{"format":"mlx"},"b":{"dtype":"F32","shape":[2,1],"data_offsets":[3,11]},"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"s":{"dtype":"BF16","shape":[],"data_offsets":[11,13]},"none":{"dtype":"F64","shape":[0,4],"data_offsets":[3,3]}}"#;
     let file = file(header, 13);
     let read = read_safetensors(&file, "x").unwrap();
@@ -102,6 +102,12 @@ fn lengths_are_checked_before_anything_is_read_or_allocated() {
     assert!(matches!(read_safetensors(&claims(100_000_001), "x"), Err(Error::HeaderTooLarge { .. })));
     assert!(refusal(&Bytes::from_static(b"1234567")).contains("the header length needs 8 bytes, the file has 7"));
     assert!(refusal(&Bytes::new()).contains("truncated"));
+}
+
+#[test]
+fn more_entries_than_any_model_has_are_refused_before_they_are_kept() {
+    let header = format!("{{{}\"\":1}}", "\"\":1,".repeat(1 << 20));
+    assert!(refusal(&file(&header, 0)).contains("more than 1048576 entries"));
 }
 
 #[test]
