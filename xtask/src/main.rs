@@ -1,1 +1,46 @@
-fn main() {}
+//! The project's own tasks: `cargo xtask demo | test | bench | mlx | schemas`.
+//!
+//! It uses the standard library alone, so that it is built in a second on a machine that has nothing yet.
+
+mod bench;
+mod demo;
+mod mlx;
+mod schemas;
+mod steps;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  demo      build the programs and walk once from a recipe to an answer pinned by digest
+  test      run every check and test, installing what they need
+  bench     measure speed and memory beside a peer on the same work, and print the ratios
+  mlx       fetch a prebuilt MLX, build the MLX backend and run its parity test
+  schemas   write the generated schemas and references anew";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let task = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let result = match task.as_str() {
+        "demo" => demo::run(),
+        "test" => test::run(&rest),
+        "bench" => bench::run(&rest),
+        "mlx" => mlx::run(&rest),
+        "schemas" => schemas::run(),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
