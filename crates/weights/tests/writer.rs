@@ -128,12 +128,20 @@ fn shards_keep_modules_together_and_name_every_tensor_once() {
 
 #[test]
 fn a_tensor_larger_than_a_shard_gets_its_own() {
-    let plan =
-        plan_shards(vec![spec("m.b", Dtype::U8, &[30]), spec("m.a", Dtype::U8, &[5]), spec("n", Dtype::U8, &[5])], 10)
-            .unwrap();
-    let sizes: Vec<Vec<&str>> =
-        plan.shards.iter().map(|shard| shard.tensors.iter().map(|tensor| tensor.name.as_str()).collect()).collect();
-    assert_eq!(sizes, [vec!["m.a"], vec!["m.b"], vec!["n"]]);
+    let sizes = |tensors: Vec<TensorSpec>| -> Vec<Vec<u64>> {
+        let plan = plan_shards(tensors, 10).unwrap();
+        plan.shards.iter().map(|shard| shard.tensors.iter().map(|tensor| tensor.bytes().unwrap()).collect()).collect()
+    };
+    let large = spec("m.b", Dtype::U8, &[30]);
+    assert_eq!(sizes(vec![large.clone()]), [[30]]);
+    assert_eq!(
+        sizes(vec![large, spec("m.a", Dtype::U8, &[4]), spec("n", Dtype::U8, &[5])]),
+        [vec![4], vec![30], vec![5]]
+    );
+    assert_eq!(
+        sizes(vec![spec("n", Dtype::U8, &[5]), spec("o", Dtype::U8, &[5]), spec("p", Dtype::U8, &[1])]),
+        [vec![5, 5], vec![1]]
+    );
 }
 
 fn specs() -> impl Strategy<Value = Vec<TensorSpec>> {

@@ -1,6 +1,7 @@
 """Write the golden vectors that tests/golden.rs holds the quantiser and the casts to.
 
-Run with a Python that has numpy and mlx 0.32.2: python generate.py. Rerunning gives the same files.
+Run with a Python that has numpy and mlx 0.32.2, on x86-64: python generate.py. Rerunning gives the same files.
+(Other processors make other NaN of an invalid operation; ours are those of x86-64 everywhere.)
 
 weights.safetensors      the inputs: f32, f16 and bf16, [rows, 128], hard rows first, then random ones
 affine.safetensors       mx.quantize and mx.dequantize of them on the CPU, every width and group size:
@@ -48,7 +49,10 @@ def rows():
     """Rows that break quantisers, then ordinary ones, as float64."""
     random = np.random.default_rng(20260801)
     ramp = np.arange(COLUMNS)
-    normal = lambda scale=1.0: random.standard_normal(COLUMNS) * scale
+
+    def normal(scale=1.0):
+        return random.standard_normal(COLUMNS) * scale
+
     spike = np.zeros(COLUMNS)
     spike[::32] = 3.0
     nan, infinite, minus, both = (normal() for _ in range(4))
