@@ -42,6 +42,43 @@ impl Batch {
         }
     }
 
+    /// Whether the batch is whole for a pool of `blocks` blocks of `block_size` tokens: rows covered once and in
+    /// order, logits wanted of rows that exist, every token with a place in a block that exists. The error says what is amiss.
+    pub fn check(&self, block_size: usize, blocks: usize) -> Result<(), String> {
+        let mut rows = 0_usize;
+        for (index, span) in self.spans.iter().enumerate() {
+            let end = span.position.checked_add(span.length);
+            if span.start != rows {
+                return Err(format!("span {index} starts at row {}, expected row {rows}", span.start));
+            }
+            rows = rows.saturating_add(span.length);
+            let room = span.blocks.len().saturating_mul(block_size);
+            if end.is_none_or(|end| end > room) {
+                return Err(format!(
+                    "span {index} has {} tokens after {} others, its {} blocks have room for {room}",
+                    span.length,
+                    span.position,
+                    span.blocks.len()
+                ));
+            }
+            if let Some(block) = span.blocks.iter().find(|block| block.0 as usize >= blocks) {
+                return Err(format!("span {index} names block {}, the pool has {blocks}", block.0));
+            }
+        }
+        if rows != self.tokens.len() {
+            return Err(format!("the spans cover {rows} rows of {}", self.tokens.len()));
+        }
+        if let Some(row) = self.logits.iter().find(|&&row| row >= rows) {
+            return Err(format!("logits are wanted of row {row} of {rows}"));
+        }
+        match self.logits.windows(2).find(|pair| pair[0] >= pair[1]) {
+            Some(pair) => {
+                Err(format!("logits are wanted of row {} before row {}, expected ascending rows", pair[0], pair[1]))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The position in its sequence of every row.
     pub fn positions(&self) -> impl Iterator<Item = usize> {
         self.spans.iter().flat_map(|span| span.position..span.position + span.length)

@@ -1,0 +1,95 @@
+//! What a model is to the engine, and the table of families.
+
+use mlxctl_backend::{Backend, Batch, KvLayout};
+use mlxctl_weights::Checkpoint;
+
+use crate::config::Fields;
+use crate::{Error, llama, qwen3};
+
+/// A loaded model: weights mounted on a device.
+pub trait Model<B: Backend> {
+    /// The logits `[batch.logits.len(), vocabulary]` of the rows asked for. Keys and values of all rows are stored.
+    fn forward(&self, backend: &B, batch: &Batch, kv: &mut B::Kv) -> Result<B::Tensor, Error>;
+
+    /// What the model keeps of a token, for [`Backend::kv_pool`].
+    fn kv_layout(&self) -> KvLayout;
+
+    /// Number of logits: tokens from 0 up to here.
+    fn vocabulary(&self) -> usize;
+
+    /// Tokens of a sequence up to which the model was made to work.
+    fn max_context(&self) -> usize;
+
+    /// Facts for `/api/show`.
+    fn details(&self) -> Details;
+}
+
+/// Facts about a model, to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Details {
+    /// The family: the name of the code that runs it.
+    pub family: &'static str,
+    /// `model_type` of config.json.
+    pub model_type: String,
+    /// Weights, counted before quantisation; a tied head counts once.
+    pub parameters: u64,
+    /// Bytes of the tensors in use.
+    pub weight_bytes: u64,
+    /// Features of a token between layers.
+    pub hidden: usize,
+    /// Features between the projections of the MLP.
+    pub intermediate: usize,
+    /// Number of layers.
+    pub layers: usize,
+    /// Query heads a layer.
+    pub heads: usize,
+    /// Key and value heads a layer.
+    pub kv_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Number of tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// Longest context in tokens.
+    pub context: usize,
+    /// Whether the embedding serves as head too.
+    pub tied: bool,
+    /// Type of the weights: `BF16`, or that of most quantised modules, as in `4-bit affine, groups of 64`.
+    pub weight_type: String,
+}
+
+type Loader<B> = fn(&B, &Fields<'_>, &Checkpoint) -> Result<Box<dyn Model<B>>, Error>;
+
+/// Every `model_type` with the family that runs it.
+fn table<B: Backend>() -> [(&'static str, Loader<B>); 3] {
+    [("llama", llama::load::<B>), ("mistral", llama::load::<B>), ("qwen3", qwen3::load::<B>)]
+}
+
+/// The values of `model_type` that [`load`] knows.
+pub fn families() -> &'static [&'static str] {
+    &["llama", "mistral", "qwen3"]
+}
+
+/// Loads the model that `config`, the bytes of a `config.json`, describes.
+///
+/// The configuration is checked before anything is allocated, and every tensor against it before it is mounted; a
+/// tensor that the model has no use for is an error, because it tells of a configuration that is not its own.
+pub fn load<B: Backend>(backend: &B, config: &[u8], checkpoint: &Checkpoint) -> Result<Box<dyn Model<B>>, Error> {
+    let config = Fields::parse(config)?;
+    let fields = config.fields();
+    let model_type = fields.text("model_type")?;
+    match table::<B>().into_iter().find(|(name, _)| *name == model_type) {
+        Some((_, load)) => load(backend, &fields, checkpoint),
+        None => Err(Error::UnknownFamily { found: fields.excerpt("model_type"), known: families().join(", ") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_families_is_that_of_the_table() {
+        let names = table::<mlxctl_backend_cpu::CpuBackend>().map(|(name, _)| name);
+        assert_eq!(names, families());
+    }
+}
