@@ -3,6 +3,7 @@
 //! `Prompt` compiles one template a name; the builder compiles the recipe's to check it. What minijinja does otherwise
 //! than Python is put right in the submodules.
 
+mod builtins;
 mod clock;
 mod json;
 mod methods;
@@ -11,20 +12,23 @@ mod source;
 use std::io;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Rest, Serde, Value};
-use minijinja::{AutoEscape, Environment, ErrorKind, State, UndefinedBehavior};
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Map;
 
 pub use clock::WallClock;
 
+use self::builtins::Refusal;
 use crate::{Error, messages};
 
 /// Largest template, in bytes; the longest published ones have about 20 KB.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
+/// Stack of the thread that compiles, in bytes; enough in an unoptimised build for what `source::check` lets through.
+const COMPILE_STACK_BYTES: usize = 64 << 20;
 /// Most steps of one rendering; a long conversation with tools takes some hundred thousand.
 const MAX_STEPS: u64 = 10_000_000;
 /// Most bytes one rendering may write; far more than any context holds.
-const MAX_OUTPUT_BYTES: usize = 64 << 20;
+const MAX_OUTPUT_BYTES: usize = 16 << 20;
 /// Deepest nesting of macros and blocks. Small enough for the stack of a worker thread.
 const MAX_DEPTH: usize = 120;
 /// The template's name inside the engine.
@@ -59,11 +63,6 @@ pub struct ChatInput<'a> {
     pub now: WallClock,
 }
 
-/// The reason a template gave to `raise_exception`, carried through the engine's errors.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refusal(String);
-
 impl ChatTemplate {
     /// Compiles a template. `name` is what messages about it say.
     pub fn compile(source: &str, name: impl Into<String>) -> Result<Self, Error> {
@@ -72,12 +71,20 @@ impl ChatTemplate {
             let file = format!("chat template {name:?}");
             return Err(Error::TooLarge { file, found: source.len(), limit: MAX_SOURCE_BYTES });
         }
-        let mut environment = environment();
         let source = source::prepare(source);
-        environment.add_template_owned(MAIN, source).map_err(|error| Error::TemplateSyntax {
-            template: name.clone(),
-            line: error.line().unwrap_or(1),
-            reason: reason(&error),
+        let syntax = |line, reason| Error::TemplateSyntax { template: name.clone(), line, reason };
+        source::check(&source).map_err(|(line, reason)| syntax(line, reason))?;
+        let mut environment = environment();
+        // Parser and code generator recurse along chains of operators, further than a worker's stack reaches.
+        std::thread::scope(|scope| {
+            let compile = || environment.add_template_owned(MAIN, source);
+            let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES).spawn_scoped(scope, compile);
+            match thread.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(Ok(()))) => Ok(()),
+                Ok(Ok(Err(error))) => Err(syntax(error.line().unwrap_or(1), reason(&error))),
+                Ok(Err(_)) => Err(syntax(1, "the parser gave up".into())),
+                Err(error) => Err(syntax(1, format!("no thread to compile it on: {error}"))),
+            }
         })?;
         Ok(Self { name, environment })
     }
@@ -163,17 +170,8 @@ fn environment() -> Environment<'static> {
         Some(text) => output.write_str(&text).map_err(minijinja::Error::from),
         None => minijinja::escape_formatter(output, state, value),
     });
-    environment.add_filter("tojson", json::tojson);
-    environment.add_filter("trim", methods::trim);
-    environment.add_function("raise_exception", raise_exception);
-    environment.add_function("cycler", minijinja_contrib::globals::cycler);
-    environment.add_function("joiner", minijinja_contrib::globals::joiner);
+    builtins::add(&mut environment);
     environment
-}
-
-fn raise_exception(_: &State<'_, '_>, message: Rest<Value>) -> Result<Value, minijinja::Error> {
-    let message = message.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Refusal(message)))
 }
 
 /// The engine's words about an error, without the name of the template, which our message has already.

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use minijinja::value::{Kwargs, Rest, Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
+
+use super::MAX_OUTPUT_BYTES;
 
 /// Deepest nesting written.
 const MAX_DEPTH: usize = 200;
@@ -17,8 +19,7 @@ struct Style {
 }
 
 /// The filter: arguments in the order of transformers' own, by place or by name.
-pub(super) fn tojson(value: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
-    let (placed, named): (&[Value], Kwargs) = from_args(&arguments)?;
+pub(super) fn tojson(value: &Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
     if placed.len() > 4 {
         return Err(Error::from(ErrorKind::TooManyArguments));
     }
@@ -77,6 +78,10 @@ fn unfit(reason: String) -> Error {
 fn write(out: &mut String, value: &Value, style: &Style, depth: usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
         return Err(unfit(format!("tojson: nested deeper than {MAX_DEPTH}")));
+    }
+    // A list that holds one list twice, and so on, is small in memory and endless in writing.
+    if out.len() > MAX_OUTPUT_BYTES {
+        return Err(unfit(format!("tojson: more than {MAX_OUTPUT_BYTES} bytes")));
     }
     match value.kind() {
         ValueKind::None => out.push_str("null"),

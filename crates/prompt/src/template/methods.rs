@@ -20,12 +20,6 @@ pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args:
     }
 }
 
-/// The `trim` filter, which is Python's `strip`.
-pub(super) fn trim(value: &Value, chars: Option<&str>) -> Result<Value, Error> {
-    let text = value.to_string();
-    Ok(Value::from(strip(&text, chars, true, true)))
-}
-
 fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match method {
         "strip" | "lstrip" | "rstrip" => {
@@ -105,7 +99,8 @@ fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }
 
-fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
+/// Python's `strip`, `lstrip` and `rstrip`.
+pub(super) fn strip<'a>(text: &'a str, chars: Option<&str>, left: bool, right: bool) -> &'a str {
     let unwanted = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
     let text = if left { text.trim_start_matches(unwanted) } else { text };
     if right { text.trim_end_matches(unwanted) } else { text }

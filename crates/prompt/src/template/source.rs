@@ -26,6 +26,10 @@ pub(super) fn prepare(source: &str) -> String {
             Some("raw") => {
                 let end = end_of_raw(rest);
                 out.push_str(block);
+                // Jinja2 trims the line end after a block, but not after this one; minijinja does.
+                if rest.starts_with('\n') && !block.ends_with("-%}") {
+                    out.push('\n');
+                }
                 out.push_str(&rest[..end]);
                 rest = &rest[end..];
             }
@@ -34,6 +38,61 @@ pub(super) fn prepare(source: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// Most words and signs between one pair of delimiters, and most `elif`s: each may be a level of the syntax tree.
+const MAX_CHAIN: usize = 4_000;
+
+/// Refuses source whose syntax tree could be too deep to walk, with the line it is found on.
+pub(super) fn check(source: &str) -> Result<(), (usize, String)> {
+    let mut at = 0;
+    let mut elifs = 0;
+    while let Some(open) = source[at..].find('{').map(|open| at + open) {
+        let length = match source.as_bytes().get(open + 1) {
+            Some(b'#') => source[open..].find("#}").map(|end| end + 2),
+            Some(b'{') => code_length(&source[open..], "}}"),
+            Some(b'%') => code_length(&source[open..], "%}"),
+            _ => Some(1),
+        };
+        let end = length.map_or(source.len(), |length| open + length);
+        let block = &source[open..end];
+        if block.starts_with("{{") || block.starts_with("{%") {
+            elifs += usize::from(block[2..].trim_start_matches(['-', '+', ' ', '\n', '\t']).starts_with("elif"));
+            if elifs > MAX_CHAIN || chain(block) > MAX_CHAIN {
+                let line = source[..open].matches('\n').count() + 1;
+                return Err((line, format!("more than {MAX_CHAIN} words and signs in one block, or as many elif")));
+            }
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// Words and signs outside of strings.
+fn chain(block: &str) -> usize {
+    let mut count = 0;
+    let mut quote = None;
+    let mut in_word = false;
+    let mut characters = block.chars();
+    while let Some(character) = characters.next() {
+        if let Some(mark) = quote {
+            match character {
+                '\\' => drop(characters.next()),
+                c if c == mark => quote = None,
+                _ => {}
+            }
+            continue;
+        }
+        let word = character.is_alphanumeric() || character == '_';
+        if matches!(character, '"' | '\'') {
+            quote = Some(character);
+        }
+        if !character.is_whitespace() && !(word && in_word) {
+            count += 1;
+        }
+        in_word = word;
+    }
+    count
 }
 
 /// Length of a block or expression from its opening to `close`, which does not count inside of quotes.
