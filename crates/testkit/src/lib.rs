@@ -1,1 +1,3 @@
 //! Tiny models and harnesses for the tests.
+
+pub mod registry;

@@ -1,0 +1,196 @@
+//! Credentials from Docker's `config.json`: `auths`, `credHelpers`, `credsStore`. Read only.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+use crate::credentials::{Credential, Credentials, Secret};
+use crate::error::{Error, printable};
+use crate::helper;
+
+/// The largest `config.json` that is read.
+const MAX_CONFIG: u64 = 1 << 20;
+/// Under this key Docker's own registry is kept.
+const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// Looks credentials up as Docker does. The file is read at each lookup, so that a login during a long transfer is
+/// seen; a file that does not exist holds no credentials.
+#[derive(Debug, Clone)]
+pub struct DockerConfig {
+    path: PathBuf,
+    helper_timeout: Duration,
+}
+
+impl DockerConfig {
+    /// The configuration at `path`, for example `~/.docker/config.json`. Credential helpers are looked up on the
+    /// process's program path and get half a minute to answer.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), helper_timeout: Duration::from_secs(30) }
+    }
+
+    /// The same with another time limit for helpers.
+    pub fn with_helper_timeout(mut self, limit: Duration) -> Self {
+        self.helper_timeout = limit;
+        self
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Config {
+    auths: BTreeMap<String, Entry>,
+    creds_store: Option<String>,
+    cred_helpers: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: Option<String>,
+    username: Option<String>,
+    password: Option<String>,
+    identitytoken: Option<String>,
+}
+
+#[async_trait]
+impl Credentials for DockerConfig {
+    async fn for_registry(&self, registry: &str) -> Result<Credential, Error> {
+        let wrong = |reason: String| Error::Credentials { registry: registry.to_owned(), reason };
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || read(&path));
+        let config = read.await.map_err(|error| wrong(error.to_string()))?.map_err(wrong)?;
+        let named = config.cred_helpers.iter().find(|(key, _)| is_key_of(key, registry)).map(|(_, helper)| helper);
+        let helper = named.or(config.creds_store.as_ref()).filter(|name| !name.is_empty());
+        if let Some(name) = helper {
+            let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
+            if let Some(found) = helper::ask(name, server, self.helper_timeout).await.map_err(wrong)? {
+                return Ok(found);
+            }
+        }
+        // An exact key goes before one that only means the same registry.
+        let exact = config.auths.get(registry);
+        let entry =
+            exact.or_else(|| config.auths.iter().find(|(key, _)| is_key_of(key, registry)).map(|(_, entry)| entry));
+        entry.map_or(Ok(Credential::Anonymous), |entry| entry.credential().map_err(wrong))
+    }
+}
+
+impl Entry {
+    fn credential(&self) -> Result<Credential, String> {
+        let filled = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        if let Some(token) = filled(&self.identitytoken) {
+            return Ok(Credential::IdentityToken(Secret::new(token)));
+        }
+        if let Some(auth) = filled(&self.auth) {
+            let decoded = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let pair = decoded.as_deref().and_then(|text| text.trim_end_matches('\0').split_once(':'));
+            let (user, password) =
+                pair.ok_or("the 'auth' entry of Docker's config.json is not base64 of 'user:password'")?;
+            return Ok(Credential::Basic { user: user.to_owned(), password: Secret::new(password) });
+        }
+        match (filled(&self.username), filled(&self.password)) {
+            (Some(user), Some(password)) => Ok(Credential::Basic { user, password: Secret::new(password) }),
+            // Docker leaves an empty entry where a store holds the secret.
+            _ => Ok(Credential::Anonymous),
+        }
+    }
+}
+
+/// Keys are a host, or an address from the time of Docker's first registry.
+fn is_key_of(key: &str, registry: &str) -> bool {
+    let host = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let host = host.split('/').next().unwrap_or(host);
+    let host = if matches!(host, "index.docker.io" | "registry-1.docker.io") { "docker.io" } else { host };
+    host.eq_ignore_ascii_case(registry)
+}
+
+fn read(path: &Path) -> Result<Config, String> {
+    let named = |what: &str| format!("{}: {what}", path.display());
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Config::default()),
+        Err(error) => return Err(named(&error.to_string())),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_CONFIG + 1).read_to_end(&mut bytes).map_err(|error| named(&error.to_string()))?;
+    if bytes.len() as u64 > MAX_CONFIG {
+        return Err(named("the file is larger than 1 MiB"));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Config::default());
+    }
+    // serde quotes the value that has the wrong type, which may be a secret: line and column say enough.
+    serde_json::from_slice(&bytes).map_err(|error| {
+        let place = format!("line {}, column {}: not the shape of Docker's config.json", error.line(), error.column());
+        named(&printable(&place, 200))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn look_up(config: &str, registry: &str) -> Result<Credential, Error> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, config).unwrap();
+        DockerConfig::new(path).for_registry(registry).await
+    }
+
+    fn basic(user: &str, password: &str) -> Credential {
+        Credential::Basic { user: user.to_owned(), password: Secret::new(password) }
+    }
+
+    #[tokio::test]
+    async fn entries_are_found_under_every_key_docker_writes() {
+        // base64("ada:s3:cret")
+        let auth = r#"{"auth":"YWRhOnMzOmNyZXQ="}"#;
+        for (key, registry) in [
+            ("reg.io:5000", "reg.io:5000"),
+            ("https://reg.io/v2/", "reg.io"),
+            ("http://reg.io", "reg.io"),
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("docker.io", "docker.io"),
+        ] {
+            let config = format!(r#"{{"auths":{{"other.io":{{}},"{key}":{auth}}},"HttpHeaders":{{}}}}"#);
+            assert_eq!(look_up(&config, registry).await.unwrap(), basic("ada", "s3:cret"), "{key}");
+        }
+        let config = format!(r#"{{"auths":{{"reg.io":{auth}}}}}"#);
+        for other in ["reg.io:5000", "evil-reg.io", "io"] {
+            assert_eq!(look_up(&config, other).await.unwrap(), Credential::Anonymous, "{other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_form_of_an_entry_is_understood() {
+        let one = |entry: &str| format!(r#"{{"auths":{{"r.io":{entry}}}}}"#);
+        let token = Credential::IdentityToken(Secret::new("t"));
+        assert_eq!(look_up(&one(r#"{"auth":"YTpi","identitytoken":"t"}"#), "r.io").await.unwrap(), token);
+        assert_eq!(look_up(&one(r#"{"username":"a","password":"b"}"#), "r.io").await.unwrap(), basic("a", "b"));
+        assert_eq!(look_up(&one("{}"), "r.io").await.unwrap(), Credential::Anonymous);
+        assert_eq!(look_up("  ", "r.io").await.unwrap(), Credential::Anonymous);
+        let absent = DockerConfig::new("/nonexistent/config.json").for_registry("r.io").await;
+        assert_eq!(absent.unwrap(), Credential::Anonymous);
+    }
+
+    #[tokio::test]
+    async fn a_broken_configuration_is_an_error_that_keeps_its_secrets() {
+        let check = async |config: &str, expected: &str| {
+            let message = look_up(config, "r.io").await.unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        };
+        check(r#"{"auths":{"r.io":{"auth":"hunter2!"}}}"#, "base64").await;
+        check(r#"{"auths":{"r.io":{"auth":["hunter2"]}}}"#, "line 1").await;
+        check(r#"{"auths":{"r.io":"hunter2"}}"#, "line 1").await;
+        check("{", "line 1").await;
+        check(r#"{"credsStore":"../../bin/evil"}"#, "name").await;
+        check(r#"{"credHelpers":{"r.io":"no-such-helper-here"}}"#, "docker-credential-no-such-helper-here").await;
+    }
+}
