@@ -92,17 +92,16 @@ fn check_text(rule: &TextRule, node: &Node) -> Result<Value, Objection> {
 fn numeral(what: &str, node: &Node) -> Result<Meaning, Objection> {
     let objection = || expected(what, node);
     let scalar = scalar(node).ok_or_else(objection)?;
-    match scalar.meaning() {
-        number @ (Meaning::Integer(_) | Meaning::Float(_)) => Ok(number),
-        _ => {
-            let bare = Scalar { text: scalar.text.clone(), plain: true };
-            Err(if matches!(bare.meaning(), Meaning::Integer(_) | Meaning::Float(_)) {
-                objection().hint(format!("remove the quotes: {}", scalar.text))
-            } else {
-                objection()
-            })
-        }
+    let is_number = |meaning: &Meaning| matches!(meaning, Meaning::Integer(_) | Meaning::Float(_));
+    let meaning = scalar.meaning();
+    if is_number(&meaning) {
+        return Ok(meaning);
     }
+    let bare = Scalar { text: scalar.text.clone(), plain: true };
+    Err(match bare.meaning() {
+        number if is_number(&number) => objection().hint(format!("remove the quotes: {}", scalar.text)),
+        _ => objection(),
+    })
 }
 
 fn check_number(rule: &NumberRule, node: &Node) -> Result<Value, Objection> {
@@ -264,7 +263,11 @@ fn check_record(
     let mut given: HashMap<&'static str, Place> = HashMap::new();
     for entry in entries {
         let Some(key) = record.find(&entry.key) else {
-            report.add(entry.key_at, &join(path, &clipped(&entry.key)), unknown(record, &entry.key, path));
+            let mut objection = Objection::new(unknown(&entry.key, path));
+            if !report.is_full() {
+                objection = objection.hint(known(record, &entry.key));
+            }
+            report.add(entry.key_at, &join(path, &clipped(&entry.key)), objection);
             continue;
         };
         if let Some(first) = given.insert(key.name, entry.key_at) {
@@ -278,7 +281,11 @@ fn check_record(
     }
     for key in record.keys.iter().filter(|key| key.required && !given.contains_key(key.name)) {
         let message = format!("{} needs the key `{}`", place_name(record, path), key.name);
-        report.add(node.at, &join(path, key.name), Objection::new(message).hint(key.about));
+        let hint = match &key.shape {
+            Shape::Word([only]) => format!("write `{}: {only}`", key.name),
+            _ => format!("`{}` is {}", key.name, key.about),
+        };
+        report.add(node.at, &join(path, key.name), Objection::new(message).hint(hint));
     }
     check_one_of(record, node, path, &given, report);
     (record.rule)(&Whole { node, path, values: &values }, report);
@@ -326,29 +333,45 @@ fn clipped(key: &str) -> String {
     key.chars().take(60).flat_map(char::escape_debug).collect()
 }
 
-fn unknown(record: &Record, name: &str, path: &str) -> Objection {
+fn unknown(name: &str, path: &str) -> String {
+    let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
+    format!("unknown key {}{place}", shown(name))
+}
+
+/// The key that was meant by an unknown one, or all there are.
+fn known(record: &Record, name: &str) -> String {
     let wanted = snake_case(&clipped(name));
     let meant = record.keys.iter().find(|key| key.synonyms.contains(&name) || snake_case(key.name) == wanted);
-    let hint = match meant.map(|key| key.name).or_else(|| nearest(name, record.keys.iter().map(|key| key.name))) {
+    match meant.map(|key| key.name.to_owned()).or_else(|| nearest_key(record, name)) {
         Some(key) => format!("did you mean `{key}`?"),
         None if name == "<<" => "merge keys are not part of YAML 1.2: write the keys out".to_owned(),
         None => format!("the keys here are {}", list(&record.keys.iter().map(|key| key.name).collect::<Vec<_>>())),
-    };
-    let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
-    Objection::new(format!("unknown key {}{place}", shown(name))).hint(hint)
+    }
+}
+
+/// The key that is most like `found`: one of the record, or one of the mappings right in it, where a key often was
+/// meant to stand.
+fn nearest_key(record: &Record, found: &str) -> Option<String> {
+    let own = record.keys.iter().filter_map(|key| Some((distance(found, key.name)?, 0, key.name.to_owned())));
+    let inner = record.keys.iter().flat_map(|key| {
+        let keys = if let Shape::Record(inner) = &key.shape { inner.keys } else { &[] };
+        keys.iter().filter_map(move |inner| Some((distance(found, inner.name)?, 1, join(key.name, inner.name))))
+    });
+    own.chain(inner).min().map(|(.., name)| name)
 }
 
 /// The word that is most like `found`, if one is like it.
 fn nearest<'w>(found: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+    words.filter_map(|word| Some((distance(found, word)?, word))).min().map(|(_, word)| word)
+}
+
+/// How many slips of the pen lie between what was found and a word; `None` where it is another word altogether.
+fn distance(found: &str, word: &str) -> Option<usize> {
     if found.len() > 64 {
         return None;
     }
-    let found = snake_case(found);
-    words
-        .map(|word| (strsim::damerau_levenshtein(&found, &snake_case(word)), word))
-        .filter(|(distance, word)| *distance <= 1 + word.len() / 4 && *distance < word.len())
-        .min()
-        .map(|(_, word)| word)
+    let distance = strsim::damerau_levenshtein(&snake_case(found), &snake_case(word));
+    (distance <= 1 + word.len() / 4 && distance < word.len()).then_some(distance)
 }
 
 impl Whole<'_> {

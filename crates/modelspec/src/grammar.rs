@@ -1,7 +1,7 @@
 //! What names, versions, paths and references look like. The tables of `language` and `draft` call these; each says
 //! what is wrong in the middle of a sentence that starts with the key.
 
-use mlxctl_artifact::{LayerPath, Reference};
+use mlxctl_artifact::{Error, LayerPath, Reference};
 
 use crate::problem::{Objection, shown};
 
@@ -57,8 +57,18 @@ pub(crate) fn oci_reference(text: &str) -> Result<(), Objection> {
     }
     match text.parse::<Reference>() {
         Ok(_) => Ok(()),
-        Err(error) => Err(Objection::new(format!("is no reference: {error}"))
+        Err(error) => Err(Objection::new(format!("is {}, no reference: {}", shown(text), reason(&error)))
             .hint("a reference is [registry/]repository[:tag][@sha256:…]")),
+    }
+}
+
+/// Why a name was refused, without the name.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Digest { reason, .. } | Error::Reference { reason, .. } | Error::LayerPath { reason, .. } => {
+            (*reason).to_owned()
+        }
+        Error::Document { reason, .. } => reason.clone(),
     }
 }
 
@@ -121,8 +131,8 @@ pub(crate) fn one_line(text: &str) -> Result<(), Objection> {
 pub(crate) fn inside(text: &str) -> Result<(), Objection> {
     match text.strip_prefix("./").unwrap_or(text).parse::<LayerPath>() {
         Ok(_) => Ok(()),
-        Err(error) => Err(Objection::new(format!("must stay inside its folder: {error}"))
-            .hint("write a path relative to the folder, such as README.md or docs/card.md")),
+        Err(error) => Err(Objection::new(format!("is {}: {}", shown(text), reason(&error)))
+            .hint("write a path that stays in its folder, such as README.md or docs/card.md")),
     }
 }
 

@@ -44,13 +44,6 @@ static FILE_PATTERN: TextRule =
     TextRule::new("a pattern", 1024).checked(Some("^[^/\\\\:\\[\\]{}!]"), grammar::file_pattern);
 static MODULE_PATTERN: TextRule =
     TextRule::new("a pattern", 512).checked(Some("^[^\\s\\[\\]{}!]+$"), grammar::module_pattern);
-static CATALOG: TextRule = TextRule::new("the name of a template", 64).checked(None, |name| {
-    let names: Vec<_> = templates::template_catalogue().iter().map(|(name, _)| *name).collect();
-    if names.contains(&name) {
-        return Ok(());
-    }
-    Err(Objection::new(format!("is {}, and the catalogue holds {}", shown(name), names.join(", "))))
-});
 static TEMPLATE: TextRule = TextRule::new("a Jinja template", MAX_PROSE);
 static ADAPTER_NAME: TextRule =
     TextRule::new("a name", 128).verbatim().checked(Some("^[A-Za-z0-9_][A-Za-z0-9._-]*$"), |name| {
@@ -93,10 +86,10 @@ pub(crate) const MODE: Shape = Shape::Word(quantize::MODES);
 pub(crate) static RECIPE: Record = Record::new(
     "a recipe",
     &[
-        Key::new("apiVersion", Shape::Word(&[API_VERSION]), "`mlxctl.dev/v1alpha1`")
+        Key::new("apiVersion", Shape::Word(&[API_VERSION]), "the version of the recipe language")
             .required()
             .also_called(&["version"]),
-        Key::new("kind", Shape::Word(&[KIND]), "`ModelSpec`").required(),
+        Key::new("kind", Shape::Word(&[KIND]), "what this document is").required(),
         Key::new(
             "name",
             Shape::Text(&NAME),
@@ -228,7 +221,7 @@ static TOKENIZER: Record = Record::new(
 pub(crate) static TEMPLATE_SOURCE: Record = Record::new(
     "a template",
     &[
-        Key::new("catalog", Shape::Text(&CATALOG), "a name that `mlxctl templates` lists")
+        Key::new("catalog", Shape::Word(templates::NAMES), "a name that `mlxctl templates` lists")
             .also_called(&["catalogue", "name"]),
         Key::new("file", Shape::Text(&PATH), "a Jinja file, relative to the recipe or absolute").also_called(&["path"]),
         Key::new("inline", Shape::Text(&TEMPLATE), "the Jinja text itself").also_called(&["text", "content", "jinja"]),

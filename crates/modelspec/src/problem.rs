@@ -103,6 +103,11 @@ impl<'a> Report<'a> {
         self.problems.is_empty()
     }
 
+    /// So much is wrong that no more will be shown; costly advice can be spared.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.len() > MAX_PROBLEMS
+    }
+
     /// The error that holds them all, sorted by place.
     pub(crate) fn into_invalid(mut self) -> Invalid {
         self.problems.sort_by_key(|problem| (problem.line, problem.column));

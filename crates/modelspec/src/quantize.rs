@@ -194,13 +194,14 @@ pub(crate) fn rule(whole: &Whole<'_>, report: &mut Report<'_>) {
         let values = plain_values(item);
         let says = |key: &str| item.entries().iter().any(|entry| entry.key == key);
         let skips = values.get("skip") == Some(&Value::Bool(true));
+        let skip_was_refused = says("skip") && !values.contains_key("skip");
         let changes: Vec<_> = ["mode", "bits", "group_size"].into_iter().filter(|key| says(key)).collect();
         if skips {
             if let Some(key) = changes.first() {
                 let message = format!("has both `skip` and `{key}`");
                 object(report, place_of(item, key), &path, Objection::new(message).hint("give one of them"));
             }
-        } else if changes.is_empty() && matches!(&*item.kind, Kind::Map(_)) {
+        } else if changes.is_empty() && !skip_was_refused && matches!(&*item.kind, Kind::Map(_)) {
             let objection =
                 Objection::new("changes nothing").hint("give it `bits`, `group_size`, `mode` or `skip: true`");
             object(report, item.at, &path, objection);

@@ -95,6 +95,7 @@ pub struct PinnedDraft {
 mod layer_path {
     use super::{Deserialize, Deserializer, LayerPath};
 
+    #[allow(clippy::ref_option, reason = "the signature serde asks for")]
     pub(super) fn serialize<S: serde::Serializer>(path: &Option<LayerPath>, serializer: S) -> Result<S::Ok, S::Error> {
         match path {
             Some(path) => serializer.collect_str(path),
