@@ -1,3 +1,4 @@
 //! Tiny models and harnesses for the tests.
 
+pub mod models;
 pub mod registry;
