@@ -1,8 +1,8 @@
 //! The recipe language: `ModelSpec.yaml` as types, with the position of every mistake, its JSON Schema and the
 //! catalogue of chat templates.
 //!
-//! A recipe is read in three steps: [`tree`] turns YAML into nodes with positions, [`check`] holds the tree against the
-//! table of keys in [`shape`] and [`language`] and gathers every problem, and [`recipe`] is what remains. The JSON
+//! A recipe is read in three steps: `tree` turns YAML into nodes with positions, `check` holds the tree against the
+//! table of keys in `shape` and `language` and gathers every problem, and `recipe` is what remains. The JSON
 //! Schema and the reference page are written from the same table, so that neither can say something else than the
 //! parser does. The command line and the builder call [`parse`]; the runtime reads [`ResolvedSpec`].
 //!
