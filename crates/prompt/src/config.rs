@@ -179,12 +179,13 @@ fn special_tokens(tokenizer_config: &Map<String, Value>, map: &Map<String, Value
 
 /// One id, a list of ids, or null. Negative ids, which some files use for "none", name no token.
 fn ids(place: &str, value: Option<&Value>) -> Result<BTreeSet<TokenId>, Error> {
-    let one = |value: &Value| match value.as_i64() {
-        Some(id) => Ok(TokenId::try_from(id).ok()),
-        None => {
-            let reason = format!("{place}: expected a token id or a list of them, found {value}");
-            Err(Error::File { file: place.split(':').next().unwrap_or(place).to_owned(), reason })
-        }
+    let unfit = |value: &Value| Error::File {
+        file: place.split(':').next().unwrap_or(place).to_owned(),
+        reason: format!("{place}: expected a token id or a list of them, found {}", brief(value)),
+    };
+    let one = |value: &Value| {
+        let id = value.as_i64().ok_or_else(|| unfit(value))?;
+        Ok(TokenId::try_from(id).ok())
     };
     match value {
         None | Some(Value::Null) => Ok(BTreeSet::new()),

@@ -31,13 +31,11 @@ pub fn openai_messages(messages: &Value) -> Result<Value, Error> {
 fn text_part(part: &Value, index: usize) -> Result<&str, Error> {
     let kind = part.get("type").and_then(Value::as_str);
     let text = part.as_str().or_else(|| part.get("text").and_then(Value::as_str));
-    match (kind, text) {
-        (None | Some("text" | "input_text" | "output_text"), Some(text)) => Ok(text),
-        _ => {
-            let found = kind.unwrap_or("a part without text");
-            Err(Error::Messages { reason: format!("[{index}].content: expected parts of text, found {found}") })
-        }
+    if let (None | Some("text" | "input_text" | "output_text"), Some(text)) = (kind, text) {
+        return Ok(text);
     }
+    let found = kind.unwrap_or("a part without text");
+    Err(Error::Messages { reason: format!("[{index}].content: expected parts of text, found {found}") })
 }
 
 fn parse_arguments(arguments: &mut Value) {

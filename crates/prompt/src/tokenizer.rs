@@ -10,6 +10,9 @@ use crate::{Error, TokenId};
 /// Largest `tokenizer.json` read, in bytes; the largest vocabularies in use need about 40 MB.
 const MAX_TOKENIZER_BYTES: usize = 256 << 20;
 
+/// Most token ids of a vocabulary; others size their tables by it.
+const MAX_VOCAB: usize = 1 << 24;
+
 /// Whether tokens such as `<|im_end|>` appear in decoded text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SpecialTokens {
@@ -51,6 +54,9 @@ impl Tokenizer {
             let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
             let largest = inner.get_vocab(true).into_values().max();
             let vocab_size = largest.map_or(0, |id| id as usize + 1);
+            if vocab_size > MAX_VOCAB {
+                return Err(format!("token id {} is above the {MAX_VOCAB} accepted", vocab_size - 1));
+            }
             let stages = stages(inner.get_decoder())?;
             Ok(Self { inner, special, vocab_size, stages })
         })

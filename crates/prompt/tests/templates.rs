@@ -157,7 +157,7 @@ fn a_template_that_loops_for_ever_is_stopped_and_named() {
 fn a_template_that_writes_without_end_is_stopped() {
     let source = format!("{{% for a in range(99999) %}}{}{{% endfor %}}", "x".repeat(100_000));
     assert!(matches!(render(&source), Err(Error::TemplateOutput { .. })));
-    let source = "{% set ns = namespace(l=[1]) %}{% for a in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l | tojson }}";
+    let source = "{% set ns = namespace(l=['x' * 1000]) %}{% for a in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l | tojson }}";
     assert!(matches!(render(source), Err(Error::Render { .. })));
 }
 

@@ -8,36 +8,53 @@ pub(super) fn prepare(source: &str) -> String {
         source.pop();
     }
     let mut out = String::with_capacity(source.len());
-    let mut rest = source.as_str();
-    while let Some(open) = rest.find('{') {
-        let length = match rest.as_bytes().get(open + 1) {
-            Some(b'#') => rest[open..].find("#}").map(|end| end + 2),
-            Some(b'{') => code_length(&rest[open..], "}}"),
-            Some(b'%') => code_length(&rest[open..], "%}"),
-            _ => Some(1),
-        };
-        let Some(length) = length else { break };
-        out.push_str(&rest[..open]);
-        let block = &rest[open..open + length];
-        rest = &rest[open + length..];
-        match word(block) {
-            Some("generation") => out.push_str(&block.replacen("generation", "with", 1)),
-            Some("endgeneration") => out.push_str(&block.replacen("endgeneration", "endwith", 1)),
-            Some("raw") => {
-                let end = end_of_raw(rest);
-                out.push_str(block);
-                // Jinja2 trims the line end after a block, but not after this one; minijinja does.
-                if rest.starts_with('\n') && !block.ends_with("-%}") {
-                    out.push('\n');
-                }
-                out.push_str(&rest[..end]);
-                rest = &rest[end..];
+    let mut copied = 0;
+    for Block { start, text } in blocks(&source) {
+        out.push_str(&source[copied..start]);
+        copied = start + text.len();
+        match word(text) {
+            Some("generation") => out.push_str(&text.replacen("generation", "with", 1)),
+            Some("endgeneration") => out.push_str(&text.replacen("endgeneration", "endwith", 1)),
+            // Jinja2 trims the line end after a block, but not after this one; minijinja does.
+            Some("raw") if source[copied..].starts_with('\n') && !text.ends_with("-%}") => {
+                out.push_str(text);
+                out.push('\n');
             }
-            _ => out.push_str(block),
+            _ => out.push_str(text),
         }
     }
-    out.push_str(rest);
+    out.push_str(&source[copied..]);
     out
+}
+
+/// A statement or an expression with its delimiters, and the byte it starts at.
+struct Block<'a> {
+    start: usize,
+    text: &'a str,
+}
+
+/// All blocks, in order; what stands in comments and raw text is none. The last one may lack its end.
+fn blocks(source: &str) -> Vec<Block<'_>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(start) = source[at..].find('{').map(|open| at + open) {
+        let rest = &source[start..];
+        let length = match rest.as_bytes().get(1) {
+            Some(b'#') => rest.find("#}").map(|end| end + 2),
+            Some(b'{') => code_length(rest, "}}"),
+            Some(b'%') => code_length(rest, "%}"),
+            _ => Some(1),
+        };
+        at = length.map_or(source.len(), |length| start + length);
+        let text = &source[start..at];
+        if text.starts_with("{{") || text.starts_with("{%") {
+            found.push(Block { start, text });
+            if word(text) == Some("raw") {
+                at += end_of_raw(&source[at..]);
+            }
+        }
+    }
+    found
 }
 
 /// Most words and signs between one pair of delimiters, and most `elif`s: each may be a level of the syntax tree.
@@ -45,25 +62,13 @@ const MAX_CHAIN: usize = 4_000;
 
 /// Refuses source whose syntax tree could be too deep to walk, with the line it is found on.
 pub(super) fn check(source: &str) -> Result<(), (usize, String)> {
-    let mut at = 0;
     let mut elifs = 0;
-    while let Some(open) = source[at..].find('{').map(|open| at + open) {
-        let length = match source.as_bytes().get(open + 1) {
-            Some(b'#') => source[open..].find("#}").map(|end| end + 2),
-            Some(b'{') => code_length(&source[open..], "}}"),
-            Some(b'%') => code_length(&source[open..], "%}"),
-            _ => Some(1),
-        };
-        let end = length.map_or(source.len(), |length| open + length);
-        let block = &source[open..end];
-        if block.starts_with("{{") || block.starts_with("{%") {
-            elifs += usize::from(block[2..].trim_start_matches(['-', '+', ' ', '\n', '\t']).starts_with("elif"));
-            if elifs > MAX_CHAIN || chain(block) > MAX_CHAIN {
-                let line = source[..open].matches('\n').count() + 1;
-                return Err((line, format!("more than {MAX_CHAIN} words and signs in one block, or as many elif")));
-            }
+    for Block { start, text } in blocks(source) {
+        elifs += usize::from(text[2..].trim_start_matches(['-', '+', ' ', '\n', '\t']).starts_with("elif"));
+        if elifs > MAX_CHAIN || chain(text) > MAX_CHAIN {
+            let line = source[..start].matches('\n').count() + 1;
+            return Err((line, format!("more than {MAX_CHAIN} words and signs in one block, or as many elif")));
         }
-        at = end;
     }
     Ok(())
 }
@@ -87,7 +92,8 @@ fn chain(block: &str) -> usize {
         if matches!(character, '"' | '\'') {
             quote = Some(character);
         }
-        if !character.is_whitespace() && !(word && in_word) {
+        let continues = character.is_whitespace() || (word && in_word);
+        if !continues {
             count += 1;
         }
         in_word = word;
@@ -95,19 +101,26 @@ fn chain(block: &str) -> usize {
     count
 }
 
-/// Length of a block or expression from its opening to `close`, which does not count inside of quotes.
+/// Length of a block or expression from its opening to `close`, which does not count inside of quotes and brackets.
 fn code_length(code: &str, close: &str) -> Option<usize> {
     let bytes = code.as_bytes();
     let mut at = 2;
     let mut quote = None;
+    let mut depth = 0_usize;
     while at < bytes.len() {
-        match quote {
-            Some(_) if bytes[at] == b'\\' => at += 1,
-            Some(mark) if bytes[at] == mark => quote = None,
-            Some(_) => {}
-            None if matches!(bytes[at], b'"' | b'\'') => quote = Some(bytes[at]),
-            None if bytes[at..].starts_with(close.as_bytes()) => return Some(at + close.len()),
-            None => {}
+        let byte = bytes[at];
+        if let Some(mark) = quote {
+            at += usize::from(byte == b'\\');
+            quote = quote.filter(|_| byte != mark);
+        } else if depth == 0 && bytes[at..].starts_with(close.as_bytes()) {
+            return Some(at + close.len());
+        } else {
+            match byte {
+                b'"' | b'\'' => quote = Some(byte),
+                b'(' | b'[' | b'{' => depth += 1,
+                b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
         }
         at += 1;
     }
@@ -138,7 +151,7 @@ fn end_of_raw(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::prepare;
+    use super::{check, prepare};
 
     #[test]
     fn generation_blocks_become_scopes_outside_of_text_and_strings() {
@@ -149,11 +162,21 @@ mod tests {
             ("{% raw %}{% generation %}{% endraw %}", "{% raw %}{% generation %}{% endraw %}"),
             ("{{ \"\\\"}}\" }}{%+ generation +%}", "{{ \"\\\"}}\" }}{%+ with +%}"),
             ("a { b {% set generation = 1 %}", "a { b {% set generation = 1 %}"),
+            ("{{ {'a': {}} ~ '{% generation %}' }}", "{{ {'a': {}} ~ '{% generation %}' }}"),
+            ("{% raw %}\n{{{% endraw %}{% generation %}", "{% raw %}\n\n{{{% endraw %}{% with %}"),
             ("open {% generation", "open {% generation"),
             ("{", "{"),
         ] {
             assert_eq!(prepare(source), expect);
         }
+    }
+
+    #[test]
+    fn long_chains_are_found_behind_brackets_and_not_in_raw_text() {
+        let chain = " + 1".repeat(5_000);
+        assert_eq!(check(&format!("a\n{{{{ {{1: {{}}}} {chain} }}}}")).map_err(|(line, _)| line), Err(2));
+        assert_eq!(check(&format!("{{{{ 1{chain}")).map_err(|(line, _)| line), Err(1));
+        assert_eq!(check(&format!("{{% raw %}}{{{{ {chain}{{% endraw %}}{{# {chain} #}}{{{{ '{chain}' }}}}")), Ok(()));
     }
 
     #[test]
