@@ -61,10 +61,13 @@ impl KvPool {
         batch: &Batch,
         attention: &Attention,
     ) -> Result<Array> {
-        let mut slots = Vec::with_capacity(batch.spans.len());
-        for span in &batch.spans {
-            slots.push(self.slots(span)?);
-        }
+        // MLX checks no index: one beyond the pool would read or write whatever lies there.
+        batch.check(self.block_size, self.blocks).map_err(|found| Error::Unsupported {
+            operation: OPERATION,
+            expected: format!("a whole batch for {} blocks of {} tokens", self.blocks, self.block_size),
+            found,
+        })?;
+        let slots: Vec<_> = batch.spans.iter().map(|span| self.slots(span)).collect();
         let Some(layer) = self.layers.get_mut(attention.layer) else {
             return Err(Error::Unsupported {
                 operation: OPERATION,
@@ -93,41 +96,19 @@ impl KvPool {
     }
 
     /// The slot of every token of a sequence, those of this step at the end.
-    fn slots(&self, span: &Span) -> Result<Vec<usize>> {
-        let end = span.position.checked_add(span.length);
-        let room = span.blocks.len().saturating_mul(self.block_size);
-        let Some(end) = end.filter(|&end| end <= room) else {
-            return Err(Error::Unsupported {
-                operation: OPERATION,
-                expected: format!("blocks for {} and {} tokens", span.position, span.length),
-                found: format!("room for {room}"),
-            });
+    fn slots(&self, span: &Span) -> Vec<usize> {
+        let slot = |token: usize| {
+            let block = span.blocks[token / self.block_size].0 as usize;
+            block * self.block_size + token % self.block_size
         };
-        // MLX does not check indices.
-        if let Some(beyond) = span.blocks.iter().find(|block| block.0 as usize >= self.blocks) {
-            return Err(Error::Unsupported {
-                operation: OPERATION,
-                expected: format!("blocks below {}", self.blocks),
-                found: format!("block {}", beyond.0),
-            });
-        }
-        let slot =
-            |token: usize| span.blocks[token / self.block_size].0 as usize * self.block_size + token % self.block_size;
-        Ok((0..end).map(slot).collect())
+        (0..span.position + span.length).map(slot).collect()
     }
 }
 
 impl Layer {
     fn check(&self, [q, k, v]: [&Array; 3], batch: &Batch, attention: &Attention) -> Result<()> {
         let KvLayer { heads, key_dim, value_dim } = self.shape;
-        let mut rows = 0;
-        for span in &batch.spans {
-            if span.start != rows {
-                return Err(shape_error(OPERATION, &format!("a sequence that starts at row {rows}"), q));
-            }
-            rows = span.start.saturating_add(span.length);
-        }
-        let rows = dimension(OPERATION, rows)?;
+        let rows = dimension(OPERATION, batch.tokens.len())?;
         for (array, width) in [(q, attention.heads * key_dim), (k, heads * key_dim), (v, heads * value_dim)] {
             if *array.shape() != [rows, dimension(OPERATION, width)?] {
                 return Err(shape_error(OPERATION, &format!("[{rows}, {width}]"), array));

@@ -1,12 +1,15 @@
 //! Each operation against its definition, computed here in f64 without MLX.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use mlxctl_backend::{Activation, Attention, Backend, Batch, BlockId, Error, KvLayer, KvLayout, LinearWeight, Rope};
 use mlxctl_backend_mlx::{Device, Mlx, Options, Precision};
 use mlxctl_weights::{Dtype, Mode, Quantization, Tensor};
 
 fn open() -> Mlx {
-    Mlx::open(Options { device: Some(Device::Cpu), precision: Some(Precision::Float32) }).unwrap()
+    Mlx::open(Options { device: Some(Device::Cpu), precision: Some(Precision::Float32) })
+        .expect("MLX has a CPU in every build")
 }
 
 /// Numbers in -1..1 that differ from one `seed` to another (a linear congruential generator, Knuth's constants).
@@ -23,6 +26,9 @@ fn floats(shape: &[usize], values: &[f32]) -> Tensor {
     let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     Tensor { dtype: Dtype::F32, shape: shape.to_vec(), data: Bytes::from(data) }
 }
+
+/// Rows of numbers: the keys or the values of a sequence.
+type Rows = Vec<Vec<f32>>;
 
 #[track_caller]
 fn assert_close(found: &[f32], expected: &[f64]) {
@@ -181,7 +187,7 @@ fn a_ragged_batch_attends_to_what_the_pool_holds_of_each_sequence() {
         let mut pool = mlx.kv_pool(&layout, 12).unwrap();
         let attention = Attention { layer: 1, heads: HEADS, scale: 0.6, window, soft_cap };
         let blocks = [[7, 3, 9, 0, 11].map(BlockId), [4, 5, 6, 1, 2].map(BlockId)];
-        let mut stored: [(Vec<Vec<f32>>, Vec<Vec<f32>>); 2] = Default::default();
+        let mut stored: [(Rows, Rows); 2] = Default::default();
         let mut expected = Vec::new();
         let mut found = Vec::new();
         for (step, lengths) in [[4, 1], [1, 5], [3, 1]].into_iter().enumerate() {
