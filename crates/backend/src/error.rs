@@ -19,6 +19,22 @@ pub enum Error {
         /// What was asked for, with its size in bytes.
         what: String,
     },
+    /// A parameter of sampling out of its range.
+    #[error("`{parameter}`: expected {expected}, found {found}")]
+    Sampling {
+        /// The parameter.
+        parameter: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Logits that no token can be chosen by.
+    #[error("the model gave {found}, expected finite logits; its weights are damaged or not fit for this device")]
+    Logits {
+        /// What is among them.
+        found: String,
+    },
     /// The device failed.
     #[error("the device failed in {operation}: {message}")]
     Device {

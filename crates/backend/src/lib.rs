@@ -7,7 +7,12 @@
 mod batch;
 mod error;
 mod ops;
+mod sampling;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
 
 pub use batch::{Batch, BlockId, KvLayer, KvLayout, Span, TokenId};
 pub use error::{Error, Result};
 pub use ops::{Activation, Attention, Backend, LinearWeight, Rope};
+pub use sampling::{Sampled, Sampler, Sampling, top_logprobs};
