@@ -1,1 +1,85 @@
-//! Builds a recipe into an artifact: sources, lock file, conversion, quantisation.
+//! `create`: a recipe becomes an artifact in the store.
+//!
+//! [`build`] walks one way: [`source`] finds the model's files, [`convert`] streams its weights into the store (as they
+//! are, cast or quantised), [`config`] writes the configuration that fits them, and the parts are put together into a
+//! ModelPack manifest. The same recipe and the same bytes give the same manifest on every machine: nothing of the
+//! clock, the owner, the path or the tool's version enters.
+
+mod assemble;
+mod config;
+mod convert;
+mod error;
+mod source;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use mlxctl_artifact::{Descriptor, ModelLayer};
+use mlxctl_modelspec::ModelSpec;
+use mlxctl_store::Store;
+
+pub use error::Error;
+
+/// What [`build`] needs beside the recipe.
+pub struct BuildOptions<'a> {
+    /// The folder that the recipe's relative paths start from: the recipe's own.
+    pub folder: &'a Path,
+    /// Threads that quantise.
+    pub threads: NonZeroUsize,
+    /// Hears what is being done.
+    pub progress: &'a dyn Progress,
+}
+
+/// Hears of a build's progress.
+pub trait Progress {
+    /// A file of the model is looked at or converted; `bytes` is the size of its source.
+    fn file(&self, path: &str, bytes: u64) {
+        let _ = (path, bytes);
+    }
+
+    /// `bytes` more of the source are done.
+    fn advanced(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Something that the person should know and that stops nothing.
+    fn notice(&self, message: &str) {
+        let _ = message;
+    }
+}
+
+/// Progress that nobody watches.
+pub struct Unwatched;
+
+impl Progress for Unwatched {}
+
+/// An artifact that was built. It is in the store, without a name yet.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The manifest.
+    pub manifest: Descriptor,
+    /// Its layers, in order.
+    pub layers: Vec<ModelLayer>,
+}
+
+impl Built {
+    /// Bytes of the configuration and all layers.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.descriptor.size).sum()
+    }
+}
+
+/// Builds a recipe into the store.
+///
+/// # Errors
+/// [`Error::is_recipes_fault`] tells whether the recipe or the call has to change. Nothing is named in the store then;
+/// blobs that were written are swept by the next `gc`.
+pub fn build(spec: &ModelSpec, store: &Store, options: &BuildOptions<'_>) -> Result<Built, Error> {
+    let source = source::Source::find(spec, options.folder)?;
+    for notice in &source.notices {
+        options.progress.notice(notice);
+    }
+    let source_config = config::SourceConfig::read(&source)?;
+    let weights = convert::weights(spec, &source, &source_config, store, options)?;
+    assemble::artifact(spec, &source, &source_config, weights, store, options)
+}

@@ -3,9 +3,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Map, Value};
-
-use crate::check::{integer_what, object, one_of};
+use crate::check::{object, one_of};
 use crate::grammar;
 use crate::problem::{Objection, Report, shown};
 use crate::quantize;
@@ -318,27 +316,6 @@ fn adapter_names(whole: &Whole<'_>, report: &mut Report<'_>) {
             object(report, entry.value.at, &path, Objection::new(message));
         }
     }
-}
-
-/// The first of the values of a `parameters` mapping that no recipe may have, for values that were read from JSON.
-pub(crate) fn parameter_fault(values: &Map<String, Value>) -> Option<String> {
-    let out_of_range = |key: &Key| {
-        let value = values.get(key.name)?;
-        let (sound, what) = match &key.shape {
-            Shape::Number(rule) => (value.as_f64().is_some_and(|number| rule.takes(number)), rule.what()),
-            Shape::Integer { min, max } => {
-                (value.as_u64().is_some_and(|number| (*min..=*max).contains(&number)), integer_what(*min, *max))
-            }
-            Shape::List(rule) => {
-                let items = value.as_array().map_or(&[][..], Vec::as_slice);
-                let filled = items.iter().all(|item| item.as_str().is_some_and(|text| !text.is_empty()));
-                (items.len() <= rule.max && filled, format!("a list of at most {} texts, none empty", rule.max))
-            }
-            _ => return None,
-        };
-        (!sound).then(|| format!("parameters.{} must be {what}", key.name))
-    };
-    PARAMETERS.keys.iter().find_map(out_of_range)
 }
 
 /// How the reference page calls what a shape takes.

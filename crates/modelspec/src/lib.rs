@@ -4,7 +4,8 @@
 //! A recipe is read in three steps: `tree` turns YAML into nodes with positions, `check` holds the tree against the
 //! table of keys in `shape` and `language` and gathers every problem, and `recipe` is what remains. The JSON
 //! Schema and the reference page are written from the same table, so that neither can say something else than the
-//! parser does. The command line and the builder call [`parse`]; the runtime reads [`ResolvedSpec`].
+//! parser does. The command line and the builder call [`parse`]; the runtime reads
+//! what [`ModelSpec::resolved`] leaves of a recipe.
 //!
 //! Nothing here touches a file: the caller reads the text and looks for the paths a recipe names.
 
@@ -18,20 +19,19 @@ mod problem;
 mod quantize;
 mod recipe;
 mod reference;
-mod resolved;
 mod schema;
 mod shape;
 mod templates;
 mod tree;
 
+pub use mlxctl_artifact::{Expectation, Parameters, SmokeTest};
 pub use parse::{MAX_RECIPE_BYTES, parse};
 pub use problem::{Invalid, Problem};
 pub use quantize::{Quantize, QuantizeMode, QuantizeOverride, QuantizeScheme};
 pub use recipe::{
-    API_VERSION, Adapter, Capability, Draft, Dtype, Expect, FileSelection, From, HubReference, KIND, ModelSpec,
-    Parameters, SmokeTest, TemplateSource, TokenizerSource,
+    API_VERSION, Adapter, Capability, Draft, Dtype, FileSelection, From, HubReference, KIND, ModelSpec, TemplateSource,
+    TokenizerSource,
 };
 pub use reference::reference_tables;
-pub use resolved::{MAX_RESOLVED_BYTES, PinnedAdapter, PinnedDraft, ResolvedSpec, UnreadableSpec};
 pub use schema::json_schema;
 pub use templates::template_catalogue;

@@ -135,14 +135,12 @@ impl Quantize {
             None => Some(QuantizeScheme { mode: self.mode, bits: self.bits, group_size: self.group_size }),
         }
     }
+}
 
-    /// The first key whose value its mode does not take, for quantisation that was read from an artifact.
-    pub(crate) fn fault(&self) -> Option<String> {
-        let base = QuantizeScheme { mode: self.mode, bits: self.bits, group_size: self.group_size };
-        std::iter::once(base).chain(self.overrides.iter().map(|exception| exception.scheme(self))).find_map(|scheme| {
-            let (key, objection) = scheme.objections().into_iter().next()?;
-            Some(format!("quantize.{key} {}", objection.message))
-        })
+impl Quantize {
+    /// As the resolved recipe holds it.
+    pub(crate) fn to_json(&self) -> Value {
+        serde_json::to_value(self).expect("names and whole numbers are JSON")
     }
 }
 

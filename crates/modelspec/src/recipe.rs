@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use mlxctl_artifact::Reference;
-use serde::{Deserialize, Deserializer, Serialize};
+use mlxctl_artifact::{Parameters, PinnedAdapter, PinnedDraft, Reference, ResolvedSpec, SmokeTest};
+use serde::{Deserialize, Deserializer};
 
 use crate::glob;
 use crate::quantize::Quantize;
@@ -152,7 +152,7 @@ impl FileSelection {
 }
 
 /// What dense weights are stored as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// bfloat16.
@@ -161,6 +161,17 @@ pub enum Dtype {
     F16,
     /// IEEE single precision.
     F32,
+}
+
+impl Dtype {
+    /// The name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        }
+    }
 }
 
 pub(crate) const DTYPES: &[&str] = &["bf16", "f16", "f32"];
@@ -184,41 +195,8 @@ pub enum TemplateSource {
     Inline(String),
 }
 
-/// Defaults of requests. `None` leaves the choice to the model's own files, then to the runtime.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Parameters {
-    /// 0 to 2; 0 is greedy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f64>,
-    /// Above 0, up to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f64>,
-    /// 0 takes every token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<u32>,
-    /// 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_p: Option<f64>,
-    /// Tokens of an answer, at least 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_tokens: Option<u32>,
-    /// Texts that end an answer.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub stop: Vec<String>,
-    /// Tokens of prompt and answer, at least 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub context_length: Option<u32>,
-    /// At most 2^53 - 1, so that canonical JSON holds it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// Above 0, up to 10; 1 changes nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repetition_penalty: Option<f64>,
-}
-
 /// What a model is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Capability {
     /// Conversations.
@@ -235,6 +213,21 @@ pub enum Capability {
     Tools,
     /// Thinking before it answers.
     Reasoning,
+}
+
+impl Capability {
+    /// The name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completion => "completion",
+            Self::Embed => "embed",
+            Self::Rerank => "rerank",
+            Self::Vision => "vision",
+            Self::Tools => "tools",
+            Self::Reasoning => "reasoning",
+        }
+    }
 }
 
 pub(crate) const CAPABILITIES: &[&str] = &["chat", "completion", "embed", "rerank", "vision", "tools", "reasoning"];
@@ -256,23 +249,23 @@ pub struct Draft {
     pub oci: Reference,
 }
 
-/// A prompt with a known answer, run greedily.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SmokeTest {
-    /// What is asked.
-    pub prompt: String,
-    /// What must come.
-    pub expect: Expect,
-}
-
-/// What the answer to a prompt must be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Expect {
-    /// The answer holds this text.
-    Contains(String),
-    /// The answer is this text.
-    Equals(String),
-    /// The answer starts with these token ids.
-    Tokens(Vec<u32>),
+impl ModelSpec {
+    /// What travels in the artifact: the recipe without the paths of this machine. References were pinned by the
+    /// builder.
+    pub fn resolved(&self, adapters: Vec<PinnedAdapter>, draft: Option<PinnedDraft>) -> ResolvedSpec {
+        ResolvedSpec {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            name: self.name.clone(),
+            version: self.version.clone(),
+            system: self.system.clone(),
+            parameters: self.parameters.clone(),
+            quantize: self.quantize.as_ref().map(Quantize::to_json),
+            dtype: self.dtype.map(|dtype| dtype.name().to_owned()),
+            capabilities: self.capabilities.iter().map(|capability| capability.name().to_owned()).collect(),
+            adapters,
+            draft,
+            tests: self.tests.clone(),
+        }
+    }
 }

@@ -8,9 +8,9 @@ pub(crate) const NAMES: &[&str] = &["chatml", "llama3", "mistral"];
 /// format has them, `tools`.
 pub fn template_catalogue() -> &'static [(&'static str, &'static str)] {
     &[
-        ("chatml", include_str!("templates/chatml.jinja")),
-        ("llama3", include_str!("templates/llama3.jinja")),
-        ("mistral", include_str!("templates/mistral.jinja")),
+        ("chatml", include_str!("catalogue/chatml.jinja")),
+        ("llama3", include_str!("catalogue/llama3.jinja")),
+        ("mistral", include_str!("catalogue/mistral.jinja")),
     ]
 }
 

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use mlxctl_modelspec::{
-    Adapter, Capability, Dtype, Expect, From, HubReference, MAX_RECIPE_BYTES, ModelSpec, QuantizeMode, QuantizeScheme,
-    SmokeTest, TemplateSource, parse,
+    Adapter, Capability, Dtype, Expectation, From, HubReference, MAX_RECIPE_BYTES, ModelSpec, QuantizeMode,
+    QuantizeScheme, SmokeTest, TemplateSource, parse,
 };
 
 const HEAD: &str = "apiVersion: mlxctl.dev/v1alpha1\nkind: ModelSpec\n";
@@ -72,8 +72,8 @@ fn a_recipe_with_every_key_is_taken() {
     assert_eq!(spec.adapters[1].from, From::Oci("ghcr.io/org/de:1".parse().unwrap()));
     assert_eq!(spec.draft.unwrap().oci.to_string(), "ghcr.io/org/tiny:1");
     assert_eq!(spec.docs, ["README.md", "LICENSE"]);
-    assert_eq!(spec.tests[1], SmokeTest { prompt: "6 * 7".into(), expect: Expect::Equals("42".into()) });
-    assert_eq!(spec.tests[2].expect, Expect::Tokens(vec![1, 2, 3]));
+    assert_eq!(spec.tests[1], SmokeTest { prompt: "6 * 7".into(), expect: Expectation::Equals("42".into()) });
+    assert_eq!(spec.tests[2].expect, Expectation::Tokens(vec![1, 2, 3]));
 }
 
 #[test]

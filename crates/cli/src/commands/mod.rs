@@ -1,0 +1,16 @@
+//! The commands, one a file: documented arguments, and a function that does it.
+
+pub(crate) mod create;
+pub(crate) mod gc;
+pub(crate) mod list;
+pub(crate) mod ps;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod rm;
+pub(crate) mod run;
+pub(crate) mod serve;
+pub(crate) mod show;
+pub(crate) mod stop;
+pub(crate) mod tag;
+pub(crate) mod validate;
+pub(crate) mod verify;

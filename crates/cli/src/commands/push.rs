@@ -1,0 +1,61 @@
+//! `mlxctl push`: an artifact goes from the store to a registry.
+
+use std::sync::Arc;
+
+use mlxctl_artifact::Reference;
+use mlxctl_content::{CopyOptions, Tag as _, copy};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::progress::Transfers;
+use crate::remote;
+
+/// Push an artifact to a registry and print where it is, pinned.
+///
+/// Example: mlxctl push pebble:1.0.0 ghcr.io/org/pebble:1.0.0
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The artifact in the store.
+    #[arg(value_name = "REF")]
+    name: Reference,
+
+    /// Where it goes; default: REF itself, completed by MLXCTL_REGISTRY.
+    #[arg(value_name = "TARGET")]
+    target: Option<Reference>,
+
+    #[command(flatten)]
+    remote: remote::Flags,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
+    let pinned = push(context, &args.remote, &args.name, args.target.as_ref().unwrap_or(&args.name))?;
+    context.printer.result(pinned)
+}
+
+/// Pushes and gives the pinned reference of what is at the registry now.
+pub(crate) fn push(
+    context: &Context,
+    args: &remote::Flags,
+    name: &Reference,
+    target: &Reference,
+) -> Result<Reference, Failure> {
+    let target = remote::reference(context, target)?;
+    let store = context.store()?;
+    let root = store.resolve(name)?;
+    if let Some(digest) = target.digest().filter(|digest| *digest != root.digest) {
+        return Err(Failure::wrong(format!("{target} pins {digest}, but {name} is {}", root.digest)));
+    }
+    let _in_use = store.lease(&[root.digest])?;
+    let observer = Arc::new(Transfers::new(&context.printer));
+    let source = store.repository(&name.name())?;
+    let remote = remote::repository(context, args, &target, observer.clone())?;
+    let options = CopyOptions { jobs: args.jobs.into() };
+    context.block_on(async {
+        copy(&source, &remote, &root, options, &*observer).await?;
+        if target.tag().is_some() || target.digest().is_none() {
+            remote.tag(&root, target.tag_or_latest()).await?;
+        }
+        Ok(())
+    })?;
+    Ok(target.at(root.digest))
+}
