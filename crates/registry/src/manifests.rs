@@ -37,14 +37,14 @@ impl RemoteRepository {
     /// The manifest that a tag or a digest stands for: from the head of the answer where that says enough, else from
     /// the manifest itself.
     pub(crate) async fn resolve_manifest(&self, name: &str) -> Result<Descriptor, content::Error> {
-        self.check_name(name)?;
+        Self::check_name(name)?;
         let request = self.manifest_request(Method::HEAD, name);
         let transport = &self.transport;
         let head = transport.send(&request, &*transport.observer, &[StatusCode::OK]).await;
         match head {
             Ok(response) => {
                 if let Some(found) = described(response.headers()) {
-                    return self.check_pinned(name, found, &action(&Method::HEAD, &request.url));
+                    return Self::check_pinned(name, found, &action(&Method::HEAD, &request.url));
                 }
             }
             // The answer to a HEAD has no body that says why; the one to a GET has.
@@ -56,7 +56,7 @@ impl RemoteRepository {
 
     /// A manifest whole, its digest checked against its bytes and against what the registry says.
     pub(crate) async fn read_manifest(&self, name: &str) -> Result<(Descriptor, Bytes), content::Error> {
-        self.check_name(name)?;
+        Self::check_name(name)?;
         let request = self.manifest_request(Method::GET, name);
         let action = action(&Method::GET, &request.url);
         let transport = &self.transport;
@@ -83,12 +83,12 @@ impl RemoteRepository {
                 });
             }
         }
-        let media_type = self.media_type(&headers, &body, &action)?;
+        let media_type = Self::media_type(&headers, &body, &action)?;
         Ok((Descriptor::new(media_type, found, body.len() as u64), body))
     }
 
     /// The type of a manifest: its own word where it has one, else the registry's.
-    fn media_type(&self, headers: &HeaderMap, body: &[u8], action: &str) -> Result<String, Error> {
+    fn media_type(headers: &HeaderMap, body: &[u8], action: &str) -> Result<String, Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Typed {
@@ -101,6 +101,10 @@ impl RemoteRepository {
             serde_json::from_slice(body).map_err(|_| wrong("the answer is no manifest: no JSON object".to_owned()))?;
         let said = typed.media_type.or_else(|| content_type(headers));
         match said {
+            // Readers of the two shapes would see two models under one digest (CVE-2021-41190).
+            _ if typed.layers.is_some() && typed.manifests.is_some() => {
+                Err(wrong("the answer is a manifest and an index at once; that is refused".to_owned()))
+            }
             Some(said) if media_type::is_manifest(&said) => Ok(said),
             // Old manifests say nothing, and some registries call every one of them JSON.
             _ if typed.layers.is_some() => Ok(media_type::OCI_MANIFEST.to_owned()),
@@ -112,7 +116,7 @@ impl RemoteRepository {
         }
     }
 
-    fn check_pinned(&self, name: &str, found: Descriptor, action: &str) -> Result<Descriptor, content::Error> {
+    fn check_pinned(name: &str, found: Descriptor, action: &str) -> Result<Descriptor, content::Error> {
         match name.parse::<Digest>() {
             Ok(expected) if expected != found.digest => Err(content::Error::DigestMismatch {
                 what: format!("the answer to {action}"),
@@ -124,7 +128,7 @@ impl RemoteRepository {
     }
 
     /// A name goes into an address: it has to be a tag or a digest.
-    fn check_name(&self, name: &str) -> Result<(), content::Error> {
+    fn check_name(name: &str) -> Result<(), content::Error> {
         let fits = name.parse::<Digest>().is_ok() || is_tag(name);
         if fits {
             return Ok(());
@@ -150,7 +154,7 @@ impl RemoteRepository {
         body: Bytes,
         observer: &dyn Observer,
     ) -> Result<(), content::Error> {
-        self.check_name(name)?;
+        Self::check_name(name)?;
         let wrong = |_| content::Error::Refused {
             message: format!("'{}' is not the media type of a manifest", printable(&descriptor.media_type, 120)),
         };
@@ -210,7 +214,7 @@ impl RemoteRepository {
     }
 
     pub(crate) async fn remove_tag(&self, tag: &str) -> Result<(), content::Error> {
-        self.check_name(tag)?;
+        Self::check_name(tag)?;
         if self.remove(&format!("manifests/{tag}")).await? { Ok(()) } else { Err(self.not_found(tag)) }
     }
 }

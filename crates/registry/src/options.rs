@@ -62,7 +62,7 @@ impl Default for RegistryOptions {
             retry: RetryPolicy::default(),
             connect_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(30),
-            commit_timeout: Duration::from_secs(600),
+            commit_timeout: Duration::from_mins(10),
             observer: Arc::new(Quiet),
         }
     }

@@ -27,7 +27,7 @@ impl Default for RetryPolicy {
             tries: 6,
             base: Duration::from_millis(400),
             longest: Duration::from_secs(20),
-            longest_asked: Duration::from_secs(120),
+            longest_asked: Duration::from_mins(2),
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
             tries: 5,
             base: Duration::from_secs(1),
             longest: Duration::from_secs(3),
-            longest_asked: Duration::from_secs(60),
+            longest_asked: Duration::from_mins(1),
         };
         let upper = |failures| policy.delay(failures, None, u64::MAX).map(|delay| delay.as_millis());
         let lower = |failures| policy.delay(failures, None, 0).map(|delay| delay.as_millis());

@@ -15,9 +15,9 @@ use crate::refusal::refusal;
 /// The largest answer of a token service that is read.
 const MAX_ANSWER: usize = 1 << 20;
 /// What a token is good for where its service does not say (token specification).
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const DEFAULT_LIFE: Duration = Duration::from_mins(1);
 /// No token is believed for longer than this.
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
 /// OAuth2 wants the client to have a name.
 const CLIENT_ID: &str = "mlxctl";
 

@@ -209,7 +209,7 @@ impl Transport {
     ) -> Result<Option<Url>, Error> {
         let follows = match response.status().as_u16() {
             307 | 308 => true,
-            301 | 302 | 303 => reads,
+            301..=303 => reads,
             _ => false,
         };
         if !follows {

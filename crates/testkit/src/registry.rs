@@ -46,16 +46,18 @@ impl DockerRegistry {
         }
         let root = tempfile::tempdir().expect("a temporary folder for the registry");
         let config = root.path().join("config.yml");
-        let mut text = format!(
-            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
-             delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:0', secret: test}}\n",
-            root.path().join("data").display()
-        );
-        if access == Access::Password {
+        let auth = if access == Access::Password {
             let users = root.path().join("htpasswd");
             std::fs::write(&users, HTPASSWD).expect("write the users' file");
-            text += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display());
-        }
+            format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", users.display())
+        } else {
+            String::new()
+        };
+        let text = format!(
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
+             delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:0', secret: test}}\n{auth}",
+            root.path().join("data").display()
+        );
         std::fs::write(&config, text).expect("write the registry's configuration");
         let mut child = Command::new("docker-registry")
             .arg("serve")
