@@ -49,6 +49,12 @@ pub enum Refused {
         /// Tokens of the model, from 0 up.
         vocabulary: usize,
     },
+    /// A parameter of the sampling is out of its range.
+    #[error("{message}")]
+    Sampling {
+        /// Which, what was expected and what was found.
+        message: String,
+    },
     /// Too many requests are running or waiting.
     #[error("{open} requests are running or waiting, as many as are taken; try again later")]
     Overloaded {

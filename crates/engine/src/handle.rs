@@ -6,8 +6,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use crate::standin::Sampling;
-use mlxctl_backend::TokenId;
+use mlxctl_backend::{Sampling, TokenId};
 use mlxctl_prompt::TextStream;
 use tokio::sync::mpsc;
 
@@ -22,6 +21,8 @@ pub struct Request {
     pub prompt: Vec<TokenId>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Seeds the choice where `sampling` names no seed.
+    pub entropy: u64,
     /// Tokens of the answer at the most; none is as many as the context has room for.
     pub max_tokens: Option<usize>,
     /// Tokens that end the answer.
@@ -121,6 +122,7 @@ impl EngineHandle {
         if let Some(&token) = request.prompt.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Refused::Vocabulary { token, vocabulary });
         }
+        request.sampling.check(vocabulary).map_err(|error| Refused::Sampling { message: error.to_string() })?;
         let gone = |reason: Option<&String>| Refused::Stopped {
             reason: reason.map_or_else(|| "its engine thread is gone".to_owned(), Clone::clone),
         };

@@ -18,9 +18,7 @@ mod handle;
 mod mounted;
 mod scheduler;
 mod sequence;
-mod standin;
 mod thread;
-pub use standin::Sampling;
 
 pub use error::{MountError, Refused};
 pub use generation::{Event, Finish, Finished, Generation, Timings};

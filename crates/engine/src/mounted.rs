@@ -148,13 +148,14 @@ where
 
     fn sample(&mut self, logits: &B::Tensor, wanted: &[Wanted]) -> Result<(), mlxctl_backend::Error> {
         let Some(device) = &self.device else { return Ok(()) };
-        let host = device.backend.to_host(logits)?;
+        let mut host = device.backend.to_host(logits)?;
         let vocabulary = self.facts.details.vocabulary;
         for Wanted { id, row } in wanted {
             let Some(sequence) = self.sequences.get_mut(id) else { continue };
-            let Some(row) = host.get(row * vocabulary..(row + 1) * vocabulary) else {
+            let found = host.len();
+            let Some(row) = host.get_mut(row * vocabulary..(row + 1) * vocabulary) else {
                 let expected = wanted.len() * vocabulary;
-                let message = format!("expected {expected} logits, got {}", host.len());
+                let message = format!("expected {expected} logits, got {found}");
                 return Err(mlxctl_backend::Error::Device { operation: "forward", message });
             };
             // One sequence's trouble is not its neighbours': a panic here ends it alone.

@@ -186,7 +186,7 @@ impl Scheduler {
             }
         }
         let prefills = self.running.iter().filter(|sequence| sequence.pending() > 1).count();
-        let share = if prefills == 0 { 0 } else { (budget / prefills).max(1) };
+        let share = budget.checked_div(prefills).map_or(0, |share| share.max(1));
         for most in [share, usize::MAX] {
             for (length, sequence) in lengths.iter_mut().zip(&self.running) {
                 let more = (sequence.pending() - *length).min(most).min(budget);

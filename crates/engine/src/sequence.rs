@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::standin::Sampler;
-use mlxctl_backend::TokenId;
+use mlxctl_backend::{Sampler, TokenId};
 
 use crate::handle::{Permit, Submission};
 use crate::{Event, Finish, Finished, Request, Timings};
@@ -33,7 +32,8 @@ impl Sequence {
     pub(crate) fn new(submission: Submission) -> Self {
         let Submission { mut request, most, submitted, events, permit } = submission;
         let tokens = std::mem::take(&mut request.prompt);
-        let sampler = Sampler::new(request.sampling.clone());
+        let mut sampler = Sampler::new(request.sampling.clone(), request.entropy);
+        sampler.observe(&tokens);
         let clock = Clock { submitted, admitted: None, first: None };
         Self { request, tokens, sampler, most, generated: 0, events, _permit: permit, clock }
     }
@@ -53,9 +53,11 @@ impl Sequence {
     }
 
     /// Chooses the next token from its logits, takes it in, tells of it, and says whether and why the answer ends.
-    pub(crate) fn choose(&mut self, logits: &[f32]) -> Option<Finish> {
-        let token = self.sampler.sample(logits);
-        self.push(token, Instant::now())
+    pub(crate) fn choose(&mut self, logits: &mut [f32]) -> Option<Finish> {
+        match self.sampler.sample(logits) {
+            Ok(sampled) => self.push(sampled.token, Instant::now()),
+            Err(error) => Some(Finish::Error(error.to_string())),
+        }
     }
 
     /// Takes the next token in, tells of it, and says whether and why the answer ends with it.

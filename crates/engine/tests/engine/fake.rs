@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use mlxctl_backend::{
-    Activation, Attention, Backend, Batch, Error, KvLayer, KvLayout, LinearWeight, Result, Rope, TokenId,
+    Activation, Attention, Backend, Batch, Error, KvLayer, KvLayout, LinearWeight, Result, Rope, Sampling, TokenId,
 };
-use mlxctl_engine::{Request, Sampling};
+use mlxctl_engine::Request;
 use mlxctl_models::{Details, Model};
 use mlxctl_prompt::{StopStrings, TextStream, Tokenizer};
 use mlxctl_weights::Tensor;
@@ -227,6 +227,7 @@ pub(crate) fn stopping(prompt: &[TokenId], stops: &[&str]) -> Request {
     Request {
         prompt: prompt.to_vec(),
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        entropy: 0,
         max_tokens: None,
         eos: Arc::new(BTreeSet::from([END])),
         ignore_eos: false,

@@ -1,5 +1,7 @@
 //! The engine over a model that recites the alphabet: sharing, ending, cancelling, failing, refusing.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod fake;
 
 use std::sync::atomic::Ordering;
@@ -150,6 +152,9 @@ fn what_cannot_be_served_is_refused_before_it_waits() {
     assert_eq!(refused(&[]), Refused::EmptyPrompt);
     assert_eq!(refused(&[1; 8]), Refused::TooLong { prompt: 8, context: 8 });
     assert_eq!(refused(&[1, 32]), Refused::Vocabulary { token: 32, vocabulary: 32 });
+    let mut hot = request(&[1]);
+    hot.sampling.temperature = -1.0;
+    assert!(handle.submit(hot).unwrap_err().to_string().contains("temperature"));
     assert!(refused(&[1; 9]).to_string().contains("9 tokens, the context of 8"));
     assert_eq!(handle.open_requests(), 0);
 }
