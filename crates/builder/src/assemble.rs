@@ -8,7 +8,7 @@ use mlxctl_artifact::{
 };
 use mlxctl_modelspec::{Capability, ModelSpec, TemplateSource, template_catalogue};
 use mlxctl_store::Store;
-use mlxctl_weights::Dtype;
+use mlxctl_weights::{Dtype, QuantizationConfig};
 
 use crate::config::{SourceConfig, in_words};
 use crate::convert::Weights;
@@ -33,7 +33,7 @@ pub(crate) fn artifact(
 ) -> Result<Built, Error> {
     let mut beside: BTreeMap<(u8, LayerPath), ModelLayer> = BTreeMap::new();
     let mut add = |kind: LayerKind, path: LayerPath, blob: &Descriptor| {
-        let rank = if kind == LayerKind::Doc { 1 } else { 0 };
+        let rank = u8::from(kind == LayerKind::Doc);
         beside.insert((rank, path.clone()), ModelLayer::of_file(kind, path, blob));
     };
     let is_replaced = |path: &str| match path {
@@ -122,7 +122,7 @@ fn describe(spec: &ModelSpec, config: &SourceConfig) -> ModelDescriptor {
 
 fn details(spec: &ModelSpec, config: &SourceConfig, weights: &Weights) -> ModelDetails {
     let quantized = weights.converted.as_ref().and_then(|converted| converted.quantization.as_ref());
-    let quantized = quantized.and_then(|quantization| quantization.default_format()).map(in_words);
+    let quantized = quantized.and_then(QuantizationConfig::default_format).map(in_words);
     let has = |capability| spec.capabilities.contains(&capability);
     let text = |yes: bool| yes.then(|| "text".to_owned());
     let generates = has(Capability::Chat) || has(Capability::Completion);

@@ -1,5 +1,7 @@
 //! What `build` promises: digests that depend on the recipe and the bytes alone, and refusals that name their reason.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;

@@ -25,18 +25,18 @@ impl Context {
     pub(crate) fn store(&self) -> Result<Store, Failure> {
         Ok(Store::open(&self.settings.store())?)
     }
+}
 
-    /// Runs a future to its end; Ctrl-C ends it, and what was transferred is kept for the next run.
-    pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
-        runtime.block_on(async {
-            tokio::select! {
-                result = work => result,
-                _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
-            }
-        })
-    }
+/// Runs a future to its end; Ctrl-C ends it, and what was transferred is kept for the next run.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start threads: {error}")))?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
+        }
+    })
 }

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 
 /// How long a daemon that was just started may take until it answers.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// How often it is asked meanwhile.
 const POLL: Duration = Duration::from_millis(50);
 

@@ -100,3 +100,32 @@ pub(crate) struct Collected {
     /// Whether they are still there.
     pub(crate) dry_run: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use schemars::schema_for;
+
+    use super::*;
+
+    #[test]
+    fn the_schemas_in_the_tree_are_those_of_the_types() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas");
+        for (name, schema) in [
+            ("create", schema_for!(Created)),
+            ("list", schema_for!(Vec<Listed>)),
+            ("show", schema_for!(Shown)),
+            ("verify", schema_for!(Vec<Finding>)),
+            ("gc", schema_for!(Collected)),
+        ] {
+            let path = folder.join(format!("{name}.schema.json"));
+            let made = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+            if std::env::var_os("MLXCTL_UPDATE").is_some() {
+                std::fs::write(&path, &made).unwrap();
+            }
+            let kept = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(kept == made, "{} is not what the types say: run `cargo xtask schemas`", path.display());
+        }
+    }
+}

@@ -11,6 +11,7 @@ pub(crate) struct Printer {
     quiet: bool,
 }
 
+#[allow(clippy::unused_self, reason = "commands print through what they were given, not past it")]
 impl Printer {
     pub(crate) fn new(quiet: bool) -> Self {
         Self { quiet }

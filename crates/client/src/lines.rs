@@ -13,7 +13,7 @@ pub(crate) fn lines(
     bytes: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
 ) -> impl Stream<Item = Result<Vec<u8>, Error>> + Send {
     let state = (Box::pin(bytes), Vec::new(), false);
-    stream::unfold(state, |(mut bytes, mut held, ended)| async move {
+    stream::unfold(state, |(mut bytes, mut held, mut ended)| async move {
         let mut searched = 0;
         loop {
             if let Some(at) = held[searched..].iter().position(|byte| *byte == b'\n') {
@@ -33,17 +33,10 @@ pub(crate) fn lines(
             match bytes.next().await {
                 Some(Ok(more)) => held.extend_from_slice(&more),
                 Some(Err(error)) => return Some((Err(error), (bytes, Vec::new(), true))),
-                None => return end(bytes, held),
+                None => ended = true,
             }
         }
     })
-}
-
-type State<S> = (std::pin::Pin<Box<S>>, Vec<u8>, bool);
-
-/// What is left when the stream ends without a line's end.
-fn end<S>(bytes: std::pin::Pin<Box<S>>, held: Vec<u8>) -> Option<(Result<Vec<u8>, Error>, State<S>)> {
-    (!held.trim_ascii().is_empty()).then(|| (Ok(held), (bytes, Vec::new(), true)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! `mlxctl ps`: the models in memory.
 
-use crate::context::Context;
+use crate::context::{Context, block_on};
 use crate::daemon;
 use crate::failure::Failure;
 use crate::printer::{size, table};
@@ -14,7 +14,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
-    let running = context.block_on(async {
+    let running = block_on(async {
         match daemon::find(context).await {
             Some(client) => Ok(client.running().await?),
             None => Ok(mlxctl_api::ollama::Running::default()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mlxctl_artifact::Reference;
 use mlxctl_content::{CopyOptions, Resolve as _, copy};
 
-use crate::context::Context;
+use crate::context::{Context, block_on};
 use crate::failure::Failure;
 use crate::progress::Transfers;
 use crate::remote;
@@ -38,7 +38,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let source = remote::repository(context, &args.remote, &reference, observer.clone())?;
     let target = store.repository(&local.name())?;
     let options = CopyOptions { jobs: args.remote.jobs.into() };
-    let digest = context.block_on(async {
+    let digest = block_on(async {
         let wanted =
             reference.digest().map_or_else(|| reference.tag_or_latest().to_owned(), |digest| digest.to_string());
         let root = source.resolve(&wanted).await?;

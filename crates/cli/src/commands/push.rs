@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mlxctl_artifact::Reference;
 use mlxctl_content::{CopyOptions, Tag as _, copy};
 
-use crate::context::Context;
+use crate::context::{Context, block_on};
 use crate::failure::Failure;
 use crate::progress::Transfers;
 use crate::remote;
@@ -50,7 +50,7 @@ pub(crate) fn push(
     let source = store.repository(&name.name())?;
     let remote = remote::repository(context, args, &target, observer.clone())?;
     let options = CopyOptions { jobs: args.jobs.into() };
-    context.block_on(async {
+    block_on(async {
         copy(&source, &remote, &root, options, &*observer).await?;
         if target.tag().is_some() || target.digest().is_none() {
             remote.tag(&root, target.tag_or_latest()).await?;

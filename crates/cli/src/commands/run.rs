@@ -8,7 +8,7 @@ use mlxctl_api::KeepAlive;
 use mlxctl_api::ollama::{GenerateRequest, Options};
 use mlxctl_artifact::Reference;
 
-use crate::context::Context;
+use crate::context::{Context, block_on};
 use crate::daemon;
 use crate::failure::Failure;
 
@@ -69,7 +69,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
         }),
         ..GenerateRequest::default()
     };
-    context.block_on(async {
+    block_on(async {
         let client = daemon::find_or_start(context).await?;
         let mut pieces = client.generate(&request).await?;
         let mut ends_with_newline = true;

@@ -12,6 +12,7 @@ use crate::printer::{size, table};
 ///
 /// Example: mlxctl show pebble --template
 #[derive(clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Args {
     /// The artifact.
     #[arg(value_name = "REF")]

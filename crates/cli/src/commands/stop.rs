@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use mlxctl_artifact::Reference;
 
-use crate::context::Context;
+use crate::context::{Context, block_on};
 use crate::daemon;
 use crate::failure::Failure;
 
@@ -16,7 +16,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
-    context.block_on(async {
+    block_on(async {
         let Some(client) = daemon::find(context).await else {
             return Err(Failure::new("no daemon runs").hint("`mlxctl serve` or `mlxctl run` starts one"));
         };
