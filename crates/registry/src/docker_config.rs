@@ -1,6 +1,7 @@
 //! Credentials from Docker's `config.json`: `auths`, `credHelpers`, `credsStore`. Read only.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,6 +25,7 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 #[derive(Debug, Clone)]
 pub struct DockerConfig {
     path: PathBuf,
+    helper_path: Option<OsString>,
     helper_timeout: Duration,
 }
 
@@ -31,7 +33,13 @@ impl DockerConfig {
     /// The configuration at `path`, for example `~/.docker/config.json`. Credential helpers are looked up on the
     /// process's program path and get half a minute to answer.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), helper_timeout: Duration::from_secs(30) }
+        Self { path: path.into(), helper_path: None, helper_timeout: Duration::from_secs(30) }
+    }
+
+    /// The same with another list of folders, in the form of `PATH`, in which helpers are looked up.
+    pub fn with_helper_path(mut self, folders: impl Into<OsString>) -> Self {
+        self.helper_path = Some(folders.into());
+        self
     }
 
     /// The same with another time limit for helpers.
@@ -69,7 +77,9 @@ impl Credentials for DockerConfig {
         let helper = named.or(config.creds_store.as_ref()).filter(|name| !name.is_empty());
         if let Some(name) = helper {
             let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
-            if let Some(found) = helper::ask(name, server, self.helper_timeout).await.map_err(wrong)? {
+            if let Some(found) =
+                helper::ask(name, server, self.helper_path.as_deref(), self.helper_timeout).await.map_err(wrong)?
+            {
                 return Ok(found);
             }
         }
@@ -192,5 +202,55 @@ mod tests {
         check("{", "line 1").await;
         check(r#"{"credsStore":"../../bin/evil"}"#, "name").await;
         check(r#"{"credHelpers":{"r.io":"no-such-helper-here"}}"#, "docker-credential-no-such-helper-here").await;
+    }
+
+    /// A helper that runs `script`, and a configuration that names it.
+    async fn helped(script: &str, config: &str) -> Result<Credential, Error> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("docker-credential-test");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, config).unwrap();
+        let folders = format!("{}:/usr/bin:/bin", folder.path().display());
+        let config = DockerConfig::new(path).with_helper_path(folders).with_helper_timeout(Duration::from_secs(5));
+        config.for_registry("r.io").await
+    }
+
+    #[tokio::test]
+    async fn helpers_are_asked_for_the_registry() {
+        let by_name = r#"{"credHelpers":{"r.io":"test"},"credsStore":"absent"}"#;
+        let by_store = r#"{"credsStore":"test","auths":{"r.io":{"auth":"YTpi"}}}"#;
+        let echo =
+            r#"read server; [ "$1" = get ] && printf '{"ServerURL":"%s","Username":"%s","Secret":"s"}' x "$server""#;
+        for config in [by_name, by_store] {
+            assert_eq!(helped(echo, config).await.unwrap(), basic("r.io", "s"), "{config}");
+        }
+        let token = r#"echo '{"Username":"<token>","Secret":"t"}'"#;
+        assert_eq!(helped(token, by_name).await.unwrap(), Credential::IdentityToken(Secret::new("t")));
+        // A store that does not know the registry leaves the word to the entry.
+        let unknown = "echo 'credentials not found in native keychain'; exit 1";
+        assert_eq!(helped(unknown, by_store).await.unwrap(), basic("a", "b"));
+        assert_eq!(helped(unknown, by_name).await.unwrap(), Credential::Anonymous);
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_fails_is_an_error_and_what_it_printed_stays_secret() {
+        let config = r#"{"credsStore":"test","auths":{"r.io":{"auth":"YTpi"}}}"#;
+        let check = async |script: &str, expected: &str| {
+            let message = helped(script, config).await.unwrap_err().to_string();
+            assert!(message.contains(expected) && message.contains("docker-credential-test"), "{message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        };
+        check("echo hunter2; echo hunter2 >&2; exit 3", "failed").await;
+        check("echo hunter2", "no credential").await;
+        check("yes hunter2", "more than 64 KiB").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_helper_that_never_answers_is_given_up() {
+        let refused = helped("exec sleep 600", r#"{"credsStore":"test"}"#).await.unwrap_err().to_string();
+        assert!(refused.contains("no answer within 5 s"), "{refused}");
     }
 }

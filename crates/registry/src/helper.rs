@@ -1,5 +1,6 @@
 //! Runs a Docker credential helper: a program that prints one credential as JSON.
 
+use std::ffi::OsStr;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -28,13 +29,22 @@ struct Answer {
 ///
 /// # Errors
 /// The reason, without what the program printed: that may be a secret.
-pub(crate) async fn ask(name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, String> {
+pub(crate) async fn ask(
+    name: &str,
+    server: &str,
+    folders: Option<&OsStr>,
+    limit: Duration,
+) -> Result<Option<Credential>, String> {
     // The name becomes part of a program's: nothing that could lead to another folder.
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
         return Err(format!("'{}' is not the name of a credential helper", printable(name, 60)));
     }
     let program = format!("docker-credential-{name}");
-    let mut child = Command::new(&program)
+    let mut command = Command::new(&program);
+    if let Some(folders) = folders {
+        command.env("PATH", folders);
+    }
+    let mut child = command
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
