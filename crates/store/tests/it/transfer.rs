@@ -360,17 +360,19 @@ async fn foreign_session_names_find_nothing() {
         }
     }
     // One writer at a time.
-    let stalled: ByteStream = Box::pin(stream::pending());
-    let first = mine.append(&id, 0, stalled);
-    tokio::pin!(first);
-    loop {
-        tokio::select! {
-            biased;
-            _ = &mut first => unreachable!("it stalls"),
-            second = mine.append(&id, 0, bytes(b"")) => match second {
-                Err(Error::Refused { message }) => { assert!(message.contains("another request"), "{message}"); break }
-                _ => tokio::task::yield_now().await,
-            }
+    use futures_util::StreamExt as _;
+    let stalled: ByteStream = Box::pin(bytes(b"x").chain(stream::pending()));
+    let second = async {
+        while mine.offset(&id).await.unwrap() < 1 {
+            tokio::task::yield_now().await;
+        }
+        mine.append(&id, 1, bytes(b"y")).await
+    };
+    tokio::select! {
+        _ = mine.append(&id, 0, stalled) => unreachable!("it stalls"),
+        second = second => {
+            let refused = second.unwrap_err();
+            assert!(refused.to_string().contains("another request"), "{refused}");
         }
     }
 }
