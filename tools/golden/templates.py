@@ -3,13 +3,13 @@
     python tools/golden/templates.py          (packages: transformers, jinja2, tokenizers; no framework needed)
 
 - `conversations.json`: inputs, OpenAI-shaped.
-- `rendered.json`: for each template and conversation the text and token ids of `apply_chat_template`, or the refusal.
+- `rendered/<template>.json`: for each conversation the text and token ids of `apply_chat_template`, or the refusal.
+- `rendered/<template>.tokens.json`: the special tokens the template sees.
 - `expressions.json`: small templates with what transformers' Jinja environment prints, or null where it fails.
 - `tokenizers/*.json`: small tokenizers of the kinds in use, for the streaming detokeniser.
 """
 
 import json
-import random
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -408,7 +408,6 @@ def write(path, value):
 
 
 def main():
-    random.seed(0)
     cases = conversations()
     write(GOLDEN / "conversations.json", cases)
     for name, value in rendered(cases).items():

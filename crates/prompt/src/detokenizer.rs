@@ -1,5 +1,5 @@
-//! Tokens to text, one token at a time. A stream's text, put together, is what [`Tokenizer::decode`] gives for all
-//! of its tokens; `TextStream` holds one.
+//! Tokens to text, one token at a time; `TextStream` holds one. A stream's text, put together, is what the
+//! tokenizers library gives for all of its tokens at once, save that nothing panics here.
 //!
 //! `tokenizer.json` describes decoding as a chain over the whole list of tokens. Each link is rewritten here as a
 //! [`Stage`] that takes one token and keeps back no more than it must, so that a token costs the same wherever it
@@ -38,25 +38,52 @@ impl Detokenizer {
     /// that spell single bytes (`<0x41>`) come out when their run ends, because one broken byte changes all of it.
     pub fn push(&mut self, token: TokenId) -> Result<String, Error> {
         let mut text = String::new();
-        if self.special == SpecialTokens::Skip && self.tokenizer.is_special(token) {
-            return Ok(text);
-        }
-        if let Some(piece) = self.tokenizer.token(token) {
-            feed(&mut self.stages, piece, &mut text).map_err(failed)?;
-        }
+        push(&self.tokenizer, self.special, &mut self.stages, token, &mut text)?;
         Ok(text)
     }
 
     /// The text still kept back, once no token follows; bytes that never became a character are U+FFFD.
     pub fn finish(&mut self) -> Result<String, Error> {
         let mut text = String::new();
-        for index in 0..self.stages.len() {
-            for piece in self.stages[index].finish().map_err(failed)? {
-                feed(&mut self.stages[index + 1..], piece, &mut text).map_err(failed)?;
-            }
-        }
+        finish(&mut self.stages, &mut text)?;
         Ok(text)
     }
+}
+
+/// Decodes all tokens at once.
+pub(crate) fn decode(tokenizer: &Tokenizer, tokens: &[TokenId], special: SpecialTokens) -> Result<String, Error> {
+    let mut stages = tokenizer.stages();
+    let mut text = String::new();
+    for token in tokens {
+        push(tokenizer, special, &mut stages, *token, &mut text)?;
+    }
+    finish(&mut stages, &mut text)?;
+    Ok(text)
+}
+
+fn push(
+    tokenizer: &Tokenizer,
+    special: SpecialTokens,
+    stages: &mut [Stage],
+    token: TokenId,
+    text: &mut String,
+) -> Result<(), Error> {
+    if special == SpecialTokens::Skip && tokenizer.is_special(token) {
+        return Ok(());
+    }
+    match tokenizer.token(token) {
+        Some(piece) => feed(stages, piece, text).map_err(failed),
+        None => Ok(()),
+    }
+}
+
+fn finish(stages: &mut [Stage], text: &mut String) -> Result<(), Error> {
+    for index in 0..stages.len() {
+        for piece in stages[index].finish().map_err(failed)? {
+            feed(&mut stages[index + 1..], piece, text).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn failed(reason: String) -> Error {
@@ -91,8 +118,10 @@ pub(crate) enum Stage {
     Ctc { decoder: Arc<DecoderWrapper>, last: Option<String> },
     /// Tokens `<0x41>` are bytes; a run of them is text only if all of it is UTF-8.
     ByteFallback { run: Vec<u8> },
-    /// Decoders that look at each token alone.
+    /// A regular expression replaced in each token.
     EachToken(Arc<DecoderWrapper>),
+    /// Up to `start` and `stop` characters dropped at the ends of each token.
+    Strip { content: char, start: usize, stop: usize },
     /// A literal replaced in each token.
     Replace { pattern: String, content: String },
     /// Up to `left` characters dropped where the fused text begins.
@@ -146,7 +175,9 @@ pub(crate) fn stages(decoder: Option<&DecoderWrapper>) -> Result<Vec<Stage>, Str
                 (None, false) => stages.push(Stage::EachToken(Arc::new((*link).clone()))),
                 (None, true) => return Ok(whole(stages, &links[index..])),
             },
-            (DecoderWrapper::Strip(_), false) => stages.push(Stage::EachToken(Arc::new((*link).clone()))),
+            (DecoderWrapper::Strip(strip), false) => {
+                stages.push(Stage::Strip { content: strip.content, start: strip.start, stop: strip.stop });
+            }
             (DecoderWrapper::Strip(strip), true) => {
                 stages.push(Stage::StripStart { content: strip.content, left: strip.start });
                 stages.push(Stage::StripEnd { content: strip.content, most: strip.stop, held: 0 });
@@ -230,6 +261,18 @@ impl Stage {
                 return guarded(|| decoder.decode_chain(vec![piece]).map_err(|e| e.to_string()));
             }
             Self::Replace { pattern, content } => piece.replace(pattern.as_str(), content),
+            Self::Strip { content, start, stop } => {
+                let mut rest = piece.as_str();
+                for _ in 0..*start {
+                    let Some(after) = rest.strip_prefix(*content) else { break };
+                    rest = after;
+                }
+                for _ in 0..*stop {
+                    let Some(before) = rest.strip_suffix(*content) else { break };
+                    rest = before;
+                }
+                rest.to_owned()
+            }
             Self::StripStart { content, left } => {
                 let mut rest = piece.as_str();
                 while *left > 0 && !rest.is_empty() {
@@ -300,6 +343,7 @@ impl Stage {
             | Self::WordPiece { .. }
             | Self::Ctc { .. }
             | Self::EachToken(_)
+            | Self::Strip { .. }
             | Self::Replace { .. }
             | Self::StripStart { .. }
             | Self::StripEnd { .. } => Vec::new(),

@@ -150,6 +150,7 @@ impl StopMatcher {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     /// Looks at the whole text at once: the first end of any stop, and of those the longest.
     fn reference(text: &str, stops: &[String]) -> (String, Option<String>) {
@@ -212,7 +213,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+        #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(2000) })]
 
         #[test]
         fn any_cut_of_the_text_gives_the_same_answer(

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::detokenizer::{Stage, stages};
+use crate::detokenizer::{self, Stage, stages};
 use crate::{Error, TokenId};
 
 /// Largest `tokenizer.json` read, in bytes; the largest vocabularies in use need about 40 MB.
@@ -73,11 +73,7 @@ impl Tokenizer {
 
     /// The text of `tokens`. Ids outside the vocabulary are left out; broken UTF-8 becomes U+FFFD.
     pub fn decode(&self, tokens: &[TokenId], special: SpecialTokens) -> Result<String, Error> {
-        if tokens.is_empty() {
-            return Ok(String::new());
-        }
-        guarded(|| self.inner.decode(tokens, special == SpecialTokens::Skip).map_err(|e| e.to_string()))
-            .map_err(|reason| Error::Tokenizer { action: "decode", reason })
+        detokenizer::decode(self, tokens, special)
     }
 
     /// One above the largest id, so that every token is below it.

@@ -1,15 +1,25 @@
 //! What a stream says, put together, is what decoding all of its tokens gives, for every kind of tokenizer.
 
 use std::collections::BTreeSet;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mlxctl_prompt::{Detokenizer, Piece, SpecialTokens, StopStrings, TextStream, TokenId, Tokenizer};
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{RngSeed, TestRunner};
+
+/// Where a tokenizer lies: Pebble's, or one of `tests/golden/tokenizers`.
+fn path(name: &str) -> PathBuf {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+    match name {
+        "pebble" => base.join("../../modelspecs/pebble/weights/tokenizer.json"),
+        name => base.join(format!("tests/golden/tokenizers/{name}.json")),
+    }
+}
 
 fn pebble() -> Arc<Tokenizer> {
-    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modelspecs/pebble/weights/tokenizer.json"))
+    read(&path("pebble"))
 }
 
 fn read(path: &Path) -> Arc<Tokenizer> {
@@ -40,16 +50,26 @@ fn streamed(tokenizer: &Arc<Tokenizer>, tokens: &[TokenId], special: SpecialToke
 #[test]
 fn streams_say_what_decoding_says() {
     for (name, tokenizer) in tokenizers() {
+        let library = tokenizers::Tokenizer::from_file(path(&name)).expect("reads");
         // A few ids above the vocabulary are left out by both.
         let any = 0..tokenizer.vocab_size() as TokenId + 3;
         let bytes: Vec<TokenId> =
             (0..=u8::MAX).filter_map(|byte| tokenizer.token_id(&format!("<0x{byte:02X}>"))).collect();
         let token = if bytes.is_empty() { any.boxed() } else { prop_oneof![any, prop::sample::select(bytes)].boxed() };
-        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) };
+        let config = ProptestConfig {
+            failure_persistence: None,
+            rng_seed: RngSeed::Fixed(1),
+            ..ProptestConfig::with_cases(300)
+        };
         let outcome = TestRunner::new(config).run(&prop::collection::vec(token, 0..24), |tokens| {
             for special in [SpecialTokens::Keep, SpecialTokens::Skip] {
-                let whole = tokenizer.decode(&tokens, special).expect("decodes");
-                prop_assert_eq!(streamed(&tokenizer, &tokens, special), whole);
+                let said = streamed(&tokenizer, &tokens, special);
+                prop_assert_eq!(&tokenizer.decode(&tokens, special).expect("decodes"), &said);
+                // The library panics on some tokens, for instance where it strips what is empty.
+                let whole = catch_unwind(|| library.decode(&tokens, special == SpecialTokens::Skip).expect("decodes"));
+                if let Ok(whole) = whole {
+                    prop_assert_eq!(said, whole);
+                }
             }
             Ok(())
         });
@@ -160,8 +180,8 @@ fn every_id_is_below_the_size_of_the_vocabulary() {
 
 #[test]
 fn truncation_and_padding_in_the_file_are_not_heard() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../modelspecs/pebble/weights/tokenizer.json");
-    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).expect("there")).expect("JSON");
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path("pebble")).expect("there")).expect("JSON");
     json["truncation"] =
         serde_json::json!({ "direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0 });
     json["padding"] = serde_json::json!({ "strategy": { "Fixed": 8 }, "direction": "Right", "pad_to_multiple_of": null,
@@ -204,6 +224,9 @@ fn hostile_tokenizers_are_refused_or_harmless() {
     for json in [
         with(r#"{"type":"Strip","content":"a","start":3,"stop":3}"#),
         with(r#"{"type":"Sequence","decoders":[{"type":"Fuse"},{"type":"Strip","content":"a","start":9,"stop":9}]}"#),
+        with(
+            r#"{"type":"Sequence","decoders":[{"type":"Strip","content":"a","start":1,"stop":1},{"type":"CTC","pad_token":"","word_delimiter_token":"","cleanup":true}]}"#,
+        ),
         with(r#"{"type":"BPEDecoder","suffix":""}"#),
         with(r#"{"type":"Replace","pattern":{"Regex":"(a*)*b"},"content":"x"}"#),
         with(r#"{"type":"Replace","pattern":{"String":""},"content":"x"}"#),
@@ -220,12 +243,11 @@ fn hostile_tokenizers_are_refused_or_harmless() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(60) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(60) })]
 
     #[test]
     fn a_file_with_broken_bytes_never_panics(at in 0.0..1.0_f64, byte: u8, cut in 0.0..1.0_f64) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizers/sentencepiece.json");
-        let mut bytes = std::fs::read(path).expect("there");
+        let mut bytes = std::fs::read(path("sentencepiece")).expect("there");
         let index = (bytes.len() as f64 * at) as usize;
         bytes[index] = byte;
         if cut < 0.2 {

@@ -235,6 +235,23 @@ fn deep_and_large_sources_are_refused() {
 }
 
 #[test]
+fn messages_reach_the_template_as_transformers_shapes_them() {
+    let messages = json!([{ "role": "user", "content": null, "name": null }, { "role": "assistant", "reasoning": "why", "content": "x" }]);
+    let input = ChatInput {
+        messages: &messages,
+        tools: None,
+        add_generation_prompt: false,
+        special_tokens: &Map::new(),
+        variables: &Map::new(),
+        now: WallClock::utc(0),
+    };
+    let text = ChatTemplate::compile("{{ messages }}", "test").and_then(|template| template.render(&input));
+    let expect = "[{'role': 'user'}, {'thinking': 'why', 'role': 'assistant', 'reasoning': 'why', 'content': 'x', \
+                  'reasoning_content': 'why'}]";
+    assert_eq!(text.expect("renders"), expect);
+}
+
+#[test]
 fn messages_that_are_none_are_refused() {
     let template = ChatTemplate::compile("{{ messages }}", "test").expect("compiles");
     for messages in [json!(null), json!("Hello"), json!({}), json!([]), json!([1]), json!([["role", "user"]])] {
