@@ -96,7 +96,9 @@ impl Error {
     /// The error of a failed exchange.
     pub(crate) fn of_exchange(action: String, error: &reqwest::Error) -> Self {
         let reason = chain(error);
-        let cause = if reason.contains("UnknownIssuer") || reason.contains("unknown issuer") {
+        // A bad signature is what an authority that shares the name of a trusted one, and not its key, looks like.
+        let unknown = ["UnknownIssuer", "BadSignature"].iter().any(|sign| reason.contains(sign));
+        let cause = if unknown {
             Cause::UnknownAuthority
         } else if reason.contains("InvalidContentType") || reason.contains("corrupt message") {
             Cause::PlainHttp
@@ -138,6 +140,11 @@ impl Error {
         let hint = match self {
             Self::Unreachable { cause: Cause::UnknownAuthority, .. } => {
                 "if the registry has a private authority, name its certificate with --ca-file".to_owned()
+            }
+            Self::Unreachable { reason, .. } if reason.contains("CaUsedAsEndEntity") => {
+                "the registry shows an authority's certificate as its own: sign one for the server with it, and name the \
+                 authority with --ca-file"
+                    .to_owned()
             }
             Self::Unreachable { cause: Cause::PlainHttp, .. } => {
                 "the registry seems to speak http; if that is meant, use --plain-http".to_owned()

@@ -204,3 +204,28 @@ async fn skopeo_reads_what_was_pushed() {
         assert_eq!(Digest::sha256_of(&bytes), blob.digest);
     }
 }
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_where_it_is_named() {
+    let Some(server) = DockerRegistry::start_with_tls() else { return };
+    let address = server.address();
+    let own = vec![server.authority().unwrap().to_vec()];
+    let source = Memory::default();
+    let blob = source.insert(media_type::OCTET_STREAM, vec![7; 1_000_000]);
+    let trusting = RegistryOptions { ca_certificates: own, ..RegistryOptions::default() };
+    let careless = RegistryOptions { insecure: true, ..RegistryOptions::default() };
+    for options in [trusting, careless] {
+        let there = repository(address, "m", &options);
+        there.push(&blob, &source, &Quiet).await.unwrap();
+        assert_eq!(read_all(&there, &blob, u64::MAX).await.unwrap().len(), 1_000_000);
+    }
+    let Some(other) = DockerRegistry::start_with_tls() else { return };
+    let foreign = vec![other.authority().unwrap().to_vec()];
+    let options = RegistryOptions { ca_certificates: foreign, ..RegistryOptions::default() };
+    let refused = repository(address, "m", &options).exists(&blob).await.unwrap_err();
+    assert!(refused.hint().is_some_and(|hint| hint.contains("--ca-file")), "{refused}");
+    // http to a port that speaks TLS.
+    let options = RegistryOptions { plain_http: true, ..RegistryOptions::default() };
+    let refused = repository(address, "m", &options).resolve("v1").await.unwrap_err();
+    assert!(refused.hint().is_some_and(|hint| hint.contains("speaks https")), "{refused}");
+}

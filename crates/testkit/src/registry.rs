@@ -2,6 +2,7 @@
 //! `docker-registry` on a free loopback port, and `skopeo`.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -31,6 +32,7 @@ pub enum Access {
 pub struct DockerRegistry {
     child: Child,
     address: String,
+    authority: Option<Vec<u8>>,
     root: TempDir,
 }
 
@@ -41,9 +43,18 @@ impl DockerRegistry {
     /// # Panics
     /// Where `CI` is set and the program is missing, and where it does not come up.
     pub fn start(access: Access) -> Option<Self> {
-        if !installed("docker-registry") {
-            return None;
-        }
+        installed("docker-registry").then(|| Self::launch(access, false))
+    }
+
+    /// The same, open to everyone, with a certificate for `127.0.0.1` and `localhost` from an authority of its own.
+    ///
+    /// # Panics
+    /// As [`DockerRegistry::start`]; `openssl` has to be there too.
+    pub fn start_with_tls() -> Option<Self> {
+        (installed("docker-registry") && installed("openssl")).then(|| Self::launch(Access::Open, true))
+    }
+
+    fn launch(access: Access, tls: bool) -> Self {
         let root = tempfile::tempdir().expect("a temporary folder for the registry");
         let config = root.path().join("config.yml");
         let auth = if access == Access::Password {
@@ -53,9 +64,17 @@ impl DockerRegistry {
         } else {
             String::new()
         };
+        let (authority, tls) = if tls {
+            let authority = certificates(root.path());
+            let (certificate, key) = (root.path().join("server.pem"), root.path().join("server.key"));
+            let tls = format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display());
+            (Some(authority), tls)
+        } else {
+            (None, String::new())
+        };
         let text = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
-             delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:0', secret: test}}\n{auth}",
+             delete: {{enabled: true}}\nhttp: {{addr: '127.0.0.1:0', secret: test{tls}}}\n{auth}",
             root.path().join("data").display()
         );
         std::fs::write(&config, text).expect("write the registry's configuration");
@@ -84,7 +103,12 @@ impl DockerRegistry {
             let _ = child.wait();
             panic!("docker-registry did not listen within {} s", START_LIMIT.as_secs());
         };
-        Some(Self { child, address, root })
+        Self { child, address, authority, root }
+    }
+
+    /// The authority's certificate in PEM form, where the registry speaks TLS.
+    pub fn authority(&self) -> Option<&[u8]> {
+        self.authority.as_deref()
     }
 
     /// `127.0.0.1:port`.
@@ -93,7 +117,7 @@ impl DockerRegistry {
     }
 
     /// The folder under which the registry keeps its files.
-    pub fn root(&self) -> &std::path::Path {
+    pub fn root(&self) -> &Path {
         self.root.path()
     }
 }
@@ -116,6 +140,23 @@ pub fn skopeo(arguments: &[&str]) -> Option<Output> {
     }
     let output = Command::new("skopeo").arg("--insecure-policy").args(arguments).stdin(Stdio::null()).output();
     Some(output.expect("run skopeo"))
+}
+
+/// Makes an authority and, signed by it, `server.pem` with `server.key`; returns the authority's certificate.
+fn certificates(folder: &Path) -> Vec<u8> {
+    let run = |arguments: &str| {
+        let output =
+            Command::new("openssl").current_dir(folder).args(arguments.split(' ')).output().expect("run openssl");
+        assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let names = "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n";
+    std::fs::write(folder.join("names"), names).expect("write the certificate's names");
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    let name = folder.file_name().unwrap_or_default().display();
+    run(&format!("req -x509 {key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority{name}"));
+    run(&format!("req {key} -keyout server.key -out server.csr -subj /CN=server"));
+    run("x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -days 2 -out server.pem");
+    std::fs::read(folder.join("ca.pem")).expect("read the authority's certificate")
 }
 
 /// Whether a program is there. A test that has to do without says so, and in continuous integration fails: a check
