@@ -81,12 +81,13 @@ fn quantised(plain: &Weights, bits: u32) -> Weights {
 }
 
 /// Teacher-forced logits of every token of two sequences, in order: the prompt whole, and while it is in the cache, the
-/// second sequence in chunks beside single tokens of the first.
-fn logits<B: Backend>(backend: &B, weights: &Weights) -> (Vec<f32>, usize) {
+/// second sequence in four chunks of `chunk` tokens beside single tokens of the first.
+fn logits<B: Backend>(backend: &B, weights: &Weights, chunk: usize) -> (Vec<f32>, usize) {
     let model = mlxctl_models::load(backend, &weights.config, &weights.checkpoint).unwrap();
     let vocabulary = model.vocabulary();
     let layout = model.kv_layout();
-    let other: Vec<TokenId> = (0..100).map(|index| (index * 997 + 13) % vocabulary as TokenId).collect();
+    let other: Vec<TokenId> =
+        (0..4 * chunk as TokenId).map(|index| (index * 997 + 13) % vocabulary as TokenId).collect();
     let each = layout.blocks_for(128) as u32;
     // The second sequence's blocks lie backwards in the pool.
     let first: Vec<BlockId> = (0..each).map(BlockId).collect();
@@ -99,7 +100,7 @@ fn logits<B: Backend>(backend: &B, weights: &Weights) -> (Vec<f32>, usize) {
     for (index, token) in rest.iter().enumerate() {
         let mut batch = Batch::default();
         batch.push(&[*token], start.len() + index, &first, false);
-        batch.push(&other[index * 25..][..25], index * 25, &second, false);
+        batch.push(&other[index * chunk..][..chunk], index * chunk, &second, false);
         batches.push(batch);
     }
     let mut all = Vec::new();
@@ -119,8 +120,8 @@ fn top(logits: &[f32]) -> usize {
 #[track_caller]
 fn assert_same(weights: &Weights, what: &str) {
     let mlx = Mlx::open(Options { device: Some(Device::Cpu), precision: Some(Precision::Float32) }).unwrap();
-    let (found, vocabulary) = logits(&mlx, weights);
-    let (expected, _) = logits(&CpuBackend::new(NonZeroUsize::MIN), weights);
+    let (found, vocabulary) = logits(&mlx, weights, 25);
+    let (expected, _) = logits(&CpuBackend::new(NonZeroUsize::MIN), weights, 25);
     assert_eq!(found.len(), (PROMPT.len() + 100) * vocabulary);
     assert_eq!(found.len(), expected.len());
     assert!(found.iter().chain(&expected).all(|logit| logit.is_finite()), "{what}: logits that are not numbers");
@@ -130,6 +131,26 @@ fn assert_same(weights: &Weights, what: &str) {
     assert!(difference <= MARGIN, "{what}: {difference} is more than {MARGIN}");
     for (row, (found, expected)) in found.chunks(vocabulary).zip(expected.chunks(vocabulary)).enumerate() {
         assert_eq!(top(found), top(expected), "{what}: the most likely token of row {row}");
+    }
+}
+
+/// The precisions of GPUs, on a CPU whose products accumulate in them: the distance of the logits from those in f32,
+/// relative to their size. A rounding moves a number by up to 2⁻¹¹ of it in f16 and 2⁻⁸ in bf16; the bound is forty.
+#[test]
+fn half_precision_stays_near() {
+    let plain = pebble();
+    let packed = quantised(&plain, 8);
+    for (precision, bound) in [(Precision::Float16, 0.02), (Precision::Bfloat16, 0.16)] {
+        for (weights, what) in [(&plain, "bf16"), (&packed, "8-bit")] {
+            let mlx = Mlx::open(Options { device: Some(Device::Cpu), precision: Some(precision) }).unwrap();
+            let (found, _) = logits(&mlx, weights, 1);
+            let (expected, _) = logits(&CpuBackend::new(NonZeroUsize::MIN), weights, 1);
+            let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>();
+            let apart = squares(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
+            let distance = (apart / squares(&mut expected.iter().copied())).sqrt();
+            println!("{precision:?} activations, {what} weights: relative distance {distance:.4}");
+            assert!(distance < bound, "{precision:?}, {what} weights: {distance}");
+        }
     }
 }
 
