@@ -1,4 +1,6 @@
 //! Tiny models and harnesses for the tests.
 
+pub mod counting;
 pub mod models;
+pub mod programs;
 pub mod registry;
