@@ -215,6 +215,8 @@ async fn ensure(app: &Arc<App>, reference: &Reference, offline: bool, settings: 
 fn announce(settings: &Settings, address: SocketAddr) -> Result<RemovedAtEnd, Error> {
     let port = address.port();
     let host = if settings.host.contains(':') { format!("[{}]", settings.host) } else { settings.host.clone() };
+    // The address is the one result of this program; whoever started it may read it or not.
+    let _ = writeln!(std::io::stdout(), "http://{host}:{port}");
     let _ = writeln!(std::io::stderr(), "mlxserve is listening on http://{host}:{port}");
     let path = settings.run_file();
     let file = RunFile { pid: std::process::id(), host: settings.host.clone(), port };
