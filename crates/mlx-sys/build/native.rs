@@ -17,9 +17,9 @@ pub(crate) fn compile(mlx: &Distribution, mlx_c: &Path) -> Result<(), String> {
     build.include(mlx_c).include(&mlx.include);
     build.flag("-include").flag("native/format.h");
     build.files(files(mlx_c, "cpp")?).file("native/half.cpp");
-    build.try_compile("mlxc").map_err(|error| {
-        format!("mlx-c does not compile; a C++20 compiler (GCC 12 or later, Clang 16 or later) is needed: {error}")
-    })
+    build
+        .try_compile("mlxc")
+        .map_err(|error| format!("mlx-c does not compile; a C++20 compiler such as GCC 12 is needed: {error}"))
 }
 
 /// Writes `bindings.rs`, and says through the cfg `mlx_c_has_half` whether mlx-c declares its half types here.
