@@ -254,6 +254,8 @@ impl Pip {
         let mut command = Command::new(&self.python);
         command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]);
         command.arg("--only-binary=:all:").args(arguments);
+        // The advice to root is about its own site-packages, which stay as they are.
+        command.env("PIP_ROOT_USER_ACTION", "ignore");
         // pip says on stderr why it could not.
         steps::run(&mut command).map_err(|error| {
             format!(
@@ -273,8 +275,7 @@ fn compiler() -> Result<PathBuf> {
     let named = env::var_os("CXX").map(PathBuf::from);
     let candidates = named.into_iter().chain(["c++", "g++", "clang++"].map(PathBuf::from));
     candidates.into_iter().find(|compiler| succeeds(Command::new(compiler).arg("--version"))).ok_or_else(|| {
-        "a C++20 compiler: install g++ 12 or later, clang 16 or later, or on macOS the command line tools of Xcode"
-            .to_owned()
+        "a C++20 compiler: install g++ 12 or later, or on macOS the command line tools of Xcode".to_owned()
     })
 }
 
