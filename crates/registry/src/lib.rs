@@ -27,7 +27,7 @@ mod upload;
 
 pub use credentials::{Anonymous, Credential, Credentials, Secret, Static};
 pub use docker_config::DockerConfig;
-pub use error::Error;
+pub use error::{Cause, Error};
 pub use options::{Proxy, RegistryOptions};
 pub use repository::{Registry, RemoteRepository};
 pub use retry::RetryPolicy;
