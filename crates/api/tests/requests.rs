@@ -34,7 +34,8 @@ fn a_bad_field_of_openai_is_named() {
     check(r#""seed":"x""#, "seed");
     check(r#""logprobs":true"#, "logprobs");
     check(r#""top_logprobs":3"#, "top_logprobs");
-    check(r#""logit_bias":{"5":1}"#, "logit_bias");
+    check(r#""logit_bias":{"5":101}"#, "logit_bias");
+    check(r#""logit_bias":{"x":1}"#, "logit_bias");
     check(r#""response_format":{"type":"json_object"}"#, "response_format");
     check(r#""tools":[1]"#, "tools[0]");
     check(r#""tools":{}"#, "tools");

@@ -11,7 +11,7 @@ pub enum Event {
     /// A token was generated. Its text is empty while a character or a possible stop string is incomplete, and may
     /// hold what earlier tokens kept back.
     Token {
-        /// The token; the one that ends an answer comes in no event.
+        /// The token; the one that ends an answer comes in [`Finished`].
         token: TokenId,
         /// Text that is final.
         text: String,
@@ -27,6 +27,8 @@ pub struct Finished {
     pub text: String,
     /// Why it ended.
     pub reason: Finish,
+    /// The token by which the model ended it.
+    pub end: Option<TokenId>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens that were generated, the one that ended the answer included.
@@ -66,8 +68,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// The next event; none after [`Event::Done`]. Where the engine thread died without a word, the last event is an
-    /// error.
+    /// The next event; none after [`Event::Done`], or where the engine thread died without a word.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
     }

@@ -65,7 +65,7 @@ impl Sequence {
         self.clock.first.get_or_insert(now);
         self.tokens.push(token);
         self.generated += 1;
-        if !self.request.ignore_eos && self.request.eos.contains(&token) {
+        if self.ends(token) {
             return Some(Finish::Stop);
         }
         match self.request.text.push(token) {
@@ -78,6 +78,10 @@ impl Sequence {
             }
         }
         (self.generated >= self.most).then_some(Finish::Length)
+    }
+
+    fn ends(&self, token: TokenId) -> bool {
+        !self.request.ignore_eos && self.request.eos.contains(&token)
     }
 
     /// Ends the answer.
@@ -105,7 +109,8 @@ impl Sequence {
             decode: between(first, None),
         };
         let prompt_tokens = self.tokens.len() - self.generated;
-        let done = Finished { text, reason, prompt_tokens, generated_tokens: self.generated, timings };
+        let end = self.tokens.last().copied().filter(|last| self.generated > 0 && self.ends(*last));
+        let done = Finished { text, reason, end, prompt_tokens, generated_tokens: self.generated, timings };
         self.send(Event::Done(done));
     }
 

@@ -1,5 +1,6 @@
 //! The HTTP application: routes, what all of them share, and the edge that every request passes.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use crate::{Error, ollama, openai};
 /// The largest request body, in bytes.
 const MAX_BODY_BYTES: usize = 16 << 20;
 /// The longest wait for a request's body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 /// The longest `x-request-id` of a client that is kept.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -70,18 +71,17 @@ impl App {
     }
 
     /// Mounts the models named at the start, which then stay, and is ready.
-    pub async fn mount(&self, names: &[String], folders: &[std::path::PathBuf]) -> Result<(), Error> {
-        let mut wanted = Vec::new();
-        for name in names {
-            let (catalogue, name) = (self.catalogue.clone(), name.clone());
-            let found = tokio::task::spawn_blocking(move || catalogue.find(&name)).await;
-            wanted.push(
-                found.map_err(|error| Error::Internal { what: "looking a model up", reason: error.to_string() })??,
-            );
+    pub async fn mount(&self, names: &[String], folders: &[(PathBuf, Option<Digest>)]) -> Result<(), Error> {
+        let mut wanted = names.to_vec();
+        for (path, digest) in folders {
+            self.enter(Phase::Starting(format!("reading {}", path.display())));
+            let (catalogue, path, digest) = (self.catalogue.clone(), path.clone(), *digest);
+            wanted.push(apart("reading a folder", move || catalogue.add_folder(&path, digest)).await?);
         }
-        wanted.extend(folders.iter().filter_map(|path| self.catalogue.of_folder(path)));
-        for found in wanted {
-            self.enter(Phase::Starting(format!("mounting {}", found.name)));
+        for name in wanted {
+            self.enter(Phase::Starting(format!("mounting {name}")));
+            let catalogue = self.catalogue.clone();
+            let found = apart("looking a model up", move || catalogue.find(&name)).await?;
             self.residency.hold(&self.catalogue, &found, Some(KeepAlive::Forever)).await?;
         }
         self.enter(Phase::Ready);
@@ -91,7 +91,15 @@ impl App {
     /// The model of this name, loaded and held.
     pub(crate) async fn hold(&self, name: &str, keep_alive: Option<KeepAlive>) -> Result<Arc<InUse>, Fault> {
         let (catalogue, wanted) = (self.catalogue.clone(), name.to_owned());
-        let found = blocking(move || Ok(catalogue.find(&wanted)?)).await?;
+        let found = blocking(move || Ok(catalogue.find(&wanted)?)).await;
+        let found = match (found, self.phase()) {
+            // It may be one of those that are on their way.
+            (Err(fault), Phase::Starting(reason)) if fault.status == StatusCode::NOT_FOUND => {
+                let message = format!("{}; the server is still starting: {reason}", fault.message);
+                return Err(Fault::new(StatusCode::SERVICE_UNAVAILABLE, message).coded("starting"));
+            }
+            (found, _) => found?,
+        };
         Ok(Arc::new(self.residency.hold(&self.catalogue, &found, keep_alive).await?))
     }
 
@@ -234,6 +242,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
             Err(Fault::internal("the server failed on this request"))
         }
     }
+}
+
+/// Runs what blocks while the daemon starts.
+pub(crate) async fn apart<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal { what, reason: error.to_string() })?
 }
 
 /// A JSON answer.

@@ -33,6 +33,7 @@ pub(crate) struct Ask {
     pub(crate) penalty_window: Option<usize>,
     pub(crate) stop: Vec<String>,
     pub(crate) max_tokens: Option<usize>,
+    pub(crate) logit_bias: Vec<(TokenId, f32)>,
     /// Tokens of prompt and answer together.
     pub(crate) context: Option<usize>,
 }
@@ -71,7 +72,7 @@ impl Ask {
             presence_penalty: self.presence_penalty.unwrap_or(0.0) as f32,
             frequency_penalty: self.frequency_penalty.unwrap_or(0.0) as f32,
             penalty_window: self.penalty_window.unwrap_or(window).min(model.context()),
-            logit_bias: Vec::new(),
+            logit_bias: self.logit_bias.clone(),
         }
     }
 
@@ -122,6 +123,8 @@ pub(crate) struct Conversation {
     pub(crate) variables: Map<String, Value>,
     /// A template in place of the model's.
     pub(crate) template: Option<String>,
+    /// It goes on from tokens that the request brings, so that the recipe's system prompt stands there already.
+    pub(crate) under_way: bool,
 }
 
 impl Conversation {
@@ -134,7 +137,7 @@ impl Conversation {
         }
         let has_system =
             self.messages.iter().any(|message| message.get("role").and_then(Value::as_str) == Some("system"));
-        if let (false, Some(system)) = (has_system, &model.spec.system) {
+        if let (false, Some(system)) = (has_system || self.under_way, &model.spec.system) {
             self.messages.insert(0, said("system", system));
         }
         let messages = Value::Array(self.messages.into_iter().map(Value::Object).collect());

@@ -1,7 +1,7 @@
 //! Which models can be asked for, and by what name: those of the store, and the folders named at the start.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use mlxctl_artifact::{Descriptor, Digest, Reference};
@@ -20,7 +20,7 @@ const MAX_NAME: usize = 1024;
 /// Models by name.
 pub struct Catalogue {
     store: Option<Store>,
-    folders: Vec<Arc<Folder>>,
+    folders: RwLock<Vec<Arc<Folder>>>,
     /// What completes short names, as on push and pull.
     prefix: Option<String>,
 }
@@ -57,33 +57,33 @@ pub(crate) struct Listed {
 }
 
 impl Catalogue {
-    /// The models of a store and these folders: each a path, with the digest it is to be checked against. Blocks:
-    /// the folders' files are hashed.
-    pub fn new(
-        store: Option<Store>,
-        folders: &[(PathBuf, Option<Digest>)],
-        prefix: Option<String>,
-    ) -> Result<Self, Error> {
-        let mut catalogue = Self { store, folders: Vec::new(), prefix };
-        for (path, pinned) in folders {
-            let name = folder_name(path);
-            let files = ModelFiles::folder(path, &name, *pinned, catalogue.store.as_ref())?;
-            let spec = files.spec()?;
-            let name = if spec.name.is_empty() { name } else { spec.name };
-            let (digest, size) = (files.digest, files.size);
-            catalogue.folders.push(Arc::new(Folder { name, path: path.clone(), pinned: *pinned, digest, size }));
-        }
-        Ok(catalogue)
+    /// The models of a store. `prefix` completes short names, as on push and pull.
+    pub fn new(store: Option<Store>, prefix: Option<String>) -> Self {
+        Self { store, folders: RwLock::default(), prefix }
+    }
+
+    /// Adds the model of a folder, with the digest it is to be checked against where one is named, and tells its name.
+    /// Blocks: the folder's files are hashed.
+    pub fn add_folder(&self, path: &Path, pinned: Option<Digest>) -> Result<String, Error> {
+        let name = folder_name(path);
+        let files = ModelFiles::folder(path, &name, pinned, self.store.as_ref())?;
+        let spec = files.spec()?;
+        let name = if spec.name.is_empty() { name } else { spec.name };
+        let (digest, size) = (files.digest, files.size);
+        let folder = Folder { name: name.clone(), path: path.to_owned(), pinned, digest, size };
+        let mut folders = self.folders.write().unwrap_or_else(PoisonError::into_inner);
+        folders.retain(|other| other.name != name);
+        folders.push(Arc::new(folder));
+        Ok(name)
+    }
+
+    fn folders(&self) -> Vec<Arc<Folder>> {
+        self.folders.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The store, where there is one.
     pub fn store(&self) -> Option<&Store> {
         self.store.as_ref()
-    }
-
-    /// The model of a folder named at the start.
-    pub(crate) fn of_folder(&self, path: &std::path::Path) -> Option<Found> {
-        self.folders.iter().find(|folder| folder.path == path).map(Found::of_folder)
     }
 
     /// The model that `name` stands for: a folder's, else the store's; `name:tag`, `name@sha256:…` with a digest that
@@ -102,7 +102,7 @@ impl Catalogue {
             return self.by_digest(name, plain, digest);
         }
         let untagged = plain.strip_suffix(":latest").unwrap_or(plain);
-        if let Some(folder) = self.folders.iter().find(|folder| folder.name == untagged) {
+        if let Some(folder) = self.folders().iter().find(|folder| folder.name == untagged) {
             return Ok(Found::of_folder(folder));
         }
         let Ok(reference) = plain.parse::<Reference>() else { return Err(self.unknown(name)) };
@@ -155,7 +155,7 @@ impl Catalogue {
     }
 
     fn all(&self) -> Result<Vec<Found>, Error> {
-        let mut all: Vec<Found> = self.folders.iter().map(Found::of_folder).collect();
+        let mut all: Vec<Found> = self.folders().iter().map(Found::of_folder).collect();
         if let Some(store) = &self.store {
             all.extend(store.tags()?.into_iter().map(|(name, to)| Found::stored(name.to_string(), to)));
         }
@@ -170,7 +170,7 @@ impl Catalogue {
                 Source::Folder(folder) => {
                     let modified = std::fs::metadata(&folder.path).and_then(|meta| meta.modified());
                     let (size, modified) = (folder.size, modified.unwrap_or(SystemTime::UNIX_EPOCH));
-                    listed.push(Listed { size, modified, found });
+                    listed.push(Listed { found, size, modified });
                 }
                 Source::Stored(descriptor) => {
                     let Some(store) = &self.store else { continue };
@@ -235,7 +235,7 @@ fn untagged(name: &str) -> &str {
 }
 
 /// The name of a model whose folder is all that is known of it.
-fn folder_name(path: &std::path::Path) -> String {
+fn folder_name(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let last = absolute.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     if last.is_empty() { "model".to_owned() } else { last }

@@ -124,7 +124,9 @@ impl From<Refused> for Fault {
         let message = refused.to_string();
         match refused {
             Refused::TooLong { .. } => Self::new(StatusCode::BAD_REQUEST, message).coded("context_length_exceeded"),
-            Refused::EmptyPrompt | Refused::Vocabulary { .. } | Refused::Sampling { .. } => Self::new(StatusCode::BAD_REQUEST, message),
+            Refused::EmptyPrompt | Refused::Vocabulary { .. } | Refused::Sampling { .. } => {
+                Self::new(StatusCode::BAD_REQUEST, message)
+            }
             Refused::Overloaded { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, message).coded("overloaded"),
             Refused::Stopped { .. } => Self::internal(message),
         }

@@ -144,12 +144,11 @@ impl ModelFiles {
                 layers.push(ModelLayer::of_file(kind, relative.parse()?, &content));
             }
         }
-        files.digest = match manifest {
-            Some((digest, _)) => digest,
-            None => {
-                let config = Descriptor::of(media_type::OCI_EMPTY, b"{}");
-                Digest::sha256_of(&Manifest::of_model(config, &layers, BTreeMap::new()).to_bytes())
-            }
+        files.digest = if let Some((digest, _)) = manifest {
+            digest
+        } else {
+            let config = Descriptor::of(media_type::OCI_EMPTY, b"{}");
+            Digest::sha256_of(&Manifest::of_model(config, &layers, BTreeMap::new()).to_bytes())
         };
         Ok(files)
     }
@@ -231,13 +230,18 @@ fn root<'a>(paths: impl Iterator<Item = &'a str>) -> String {
 }
 
 fn is_weights(path: &str) -> bool {
-    !path.contains('/') && path.ends_with(".safetensors")
+    !path.contains('/') && has_ending(path, "safetensors")
 }
 
 fn is_document(path: &str) -> bool {
-    let template = path.strip_prefix("additional_chat_templates/").is_some_and(|name| name.ends_with(".jinja"));
+    let template = path.strip_prefix("additional_chat_templates/").is_some_and(|name| has_ending(name, "jinja"));
     let licence = path.starts_with("LICENSE") && !path.contains('/');
-    template || licence || (!path.contains('/') && (path.ends_with(".json") || path.ends_with(".jinja")))
+    template || licence || (!path.contains('/') && (has_ending(path, "json") || has_ending(path, "jinja")))
+}
+
+/// Upper case is another ending: the names are fixed by convention.
+fn has_ending(path: &str, ending: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(_, found)| found == ending)
 }
 
 /// Files of a folder and of the folders in it that serving may need, relative, sorted.

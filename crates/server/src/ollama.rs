@@ -63,7 +63,7 @@ async fn tags(State(app): State<Arc<App>>) -> Result<Response, Fault> {
 
 async fn running(State(app): State<Arc<App>>) -> Response {
     // Ollama writes the year 2318 for models that stay; any far day says the same.
-    let never = SystemTime::now() + Duration::from_secs(100 * 365 * 86_400);
+    let never = SystemTime::now() + Duration::from_hours(100 * 365 * 24);
     let models = app.residency.list().into_iter().map(|resident| RunningModel {
         name: resident.name.clone(),
         model: resident.name,
@@ -133,7 +133,10 @@ async fn generate(State(app): State<Arc<App>>, Payload(body): Payload) -> Result
             let system = request.system.filter(|system| !system.is_empty());
             let messages = system.iter().map(|system| said("system", system)).chain([said("user", &text)]).collect();
             let variables = thinking(request.think.as_ref());
-            prompt.extend(Conversation { messages, tools: None, variables, template }.tokens(&model)?);
+            prompt.extend(
+                Conversation { messages, tools: None, variables, template, under_way: !prompt.is_empty() }
+                    .tokens(&model)?,
+            );
         }
         let request = ask.request(&model, Dialect::Ollama, prompt.clone(), 0)?;
         Ok((Run::submit(model, vec![request], 1, started)?, prompt))
@@ -157,7 +160,7 @@ async fn chat(State(app): State<Arc<App>>, Payload(body): Payload) -> Result<Res
     let run = blocking(move || {
         let ask = asked(request.options.as_ref());
         let variables = thinking(request.think.as_ref());
-        let conversation = Conversation { messages, tools: request.tools, variables, template: None };
+        let conversation = Conversation { messages, tools: request.tools, variables, ..Conversation::default() };
         let prompt = conversation.tokens(&model)?;
         let request = ask.request(&model, Dialect::Ollama, prompt, 0)?;
         Run::submit(model, vec![request], 1, started)
@@ -201,6 +204,7 @@ fn asked(options: Option<&Options>) -> Ask {
         // Negative is as many as there is room for; 0 would be no answer at all, and is read as 1.
         max_tokens: options.num_predict.and_then(|n| usize::try_from(n).ok()).map(|n| n.max(1)),
         context: options.num_ctx.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
+        logit_bias: Vec::new(),
     }
 }
 
@@ -308,10 +312,12 @@ async fn lines(mut kind: impl Lines, mut run: Run, stream: bool) -> Result<Respo
                             return Some((Ok::<Bytes, std::convert::Infallible>(said.into()), Some((kind, run))));
                         }
                     }
-                    Some(Ok(Step::End { text, reason, .. })) => {
+                    Some(Ok(Step::End { text, reason, end, .. })) => {
                         let mut bytes = Vec::new();
-                        if !text.is_empty() {
-                            bytes.extend(line(&kind.text(text, None)));
+                        let silent = text.is_empty();
+                        let last = line(&kind.text(text, end));
+                        if !silent {
+                            bytes.extend(last);
                         }
                         bytes.extend(line(&kind.end(reason, None, Some(metrics(&run)))));
                         return Some((Ok(bytes.into()), None));
@@ -335,8 +341,9 @@ async fn lines(mut kind: impl Lines, mut run: Run, stream: bool) -> Result<Respo
                 whole.push_str(&text);
                 kind.text(String::new(), Some(token));
             }
-            Step::End { text, reason, .. } => {
+            Step::End { text, reason, end, .. } => {
                 whole.push_str(&text);
+                kind.text(String::new(), end);
                 ended = reason;
             }
         }

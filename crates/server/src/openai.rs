@@ -1,13 +1,14 @@
 //! OpenAI's routes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -46,7 +47,8 @@ async fn models(State(app): State<Arc<App>>) -> Result<Response, Fault> {
     Ok(json(&ModelList { object: "list".to_owned(), data }))
 }
 
-async fn model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Fault> {
+async fn model(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>) -> Result<Response, Fault> {
+    let Path(id) = id.map_err(|error| Fault::new(StatusCode::NOT_FOUND, error.body_text()))?;
     let wanted = id.clone();
     let (found, created) = blocking(move || {
         let found = app.catalogue.find(&wanted)?;
@@ -76,7 +78,7 @@ async fn chat(State(app): State<Arc<App>>, Payload(body): Payload) -> Result<Res
             messages: request.messages,
             tools: request.tools.filter(|_| !none),
             variables: request.chat_template_kwargs.unwrap_or_default(),
-            template: None,
+            ..Conversation::default()
         };
         let prompt = conversation.tokens(&model)?;
         let requests = (0..n).map(|choice| ask.request(&model, Dialect::OpenAi, prompt.clone(), choice));
@@ -104,9 +106,15 @@ fn asked(request: &ChatRequest) -> Ask {
         repetition_penalty: request.repetition_penalty,
         presence_penalty: request.presence_penalty,
         frequency_penalty: request.frequency_penalty,
+        logit_bias: biases(request.logit_bias.as_ref()),
         stop: request.stop.clone().map(|Strings(stops)| stops).unwrap_or_default(),
         ..Ask::default()
     }
+}
+
+fn biases(biases: Option<&BTreeMap<String, f64>>) -> Vec<(u32, f32)> {
+    let read = |(token, bias): (&String, &f64)| Some((token.parse().ok()?, *bias as f32));
+    biases.into_iter().flatten().filter_map(read).collect()
 }
 
 async fn complete(State(app): State<Arc<App>>, Payload(body): Payload) -> Result<Response, Fault> {
@@ -129,6 +137,7 @@ async fn complete(State(app): State<Arc<App>>, Payload(body): Payload) -> Result
             repetition_penalty: request.repetition_penalty,
             presence_penalty: request.presence_penalty,
             frequency_penalty: request.frequency_penalty,
+            logit_bias: biases(request.logit_bias.as_ref()),
             stop: request.stop.map(|Strings(stops)| stops).unwrap_or_default(),
             max_tokens: Some(most),
             ..Ask::default()
@@ -201,6 +210,7 @@ impl Answer {
         Ok(json(&self.completion(choices, Some(Some(usage)))))
     }
 
+    #[allow(clippy::option_option, reason = "absent and null are two things on the wire")]
     fn completion(&self, choices: Vec<(u32, String, Option<&str>)>, usage: Option<Option<Usage>>) -> Completion {
         let choices = choices
             .into_iter()
@@ -229,7 +239,7 @@ async fn collect(mut run: Run, before: Vec<String>) -> Result<(Vec<(String, &'st
     while let Some(step) = run.next().await {
         match step? {
             Step::Token { index, text, .. } => texts[index as usize].0.push_str(&text),
-            Step::End { index, text, reason } => {
+            Step::End { index, text, reason, .. } => {
                 texts[index as usize].0.push_str(&text);
                 texts[index as usize].1 = reason;
             }
@@ -322,7 +332,7 @@ fn events(kind: impl Events, run: Run, n: usize) -> Response {
                         waiting.push_back(kind.part(index, text, None));
                     }
                 }
-                Some(Ok(Step::End { index, text, reason })) => {
+                Some(Ok(Step::End { index, text, reason, .. })) => {
                     if !text.is_empty() {
                         waiting.push_back(kind.part(index, text, None));
                     }

@@ -16,7 +16,7 @@ use crate::catalogue::{Catalogue, Found};
 use crate::model::{LoadedModel, MountOptions};
 
 /// How long a model stays after its last answer where nobody says.
-const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(300);
+const DEFAULT_KEEP_ALIVE: Duration = Duration::from_mins(5);
 
 /// The loaded models.
 pub(crate) struct Residency {

@@ -29,8 +29,8 @@ pub(crate) struct Run {
 pub(crate) enum Step {
     /// Text was added.
     Token { index: u32, token: u32, text: String },
-    /// An answer ended, with what was kept back of its text.
-    End { index: u32, text: String, reason: &'static str },
+    /// An answer ended, with what was kept back of its text, and the token by which the model ended it.
+    End { index: u32, text: String, reason: &'static str, end: Option<u32> },
 }
 
 impl Run {
@@ -69,13 +69,13 @@ impl Run {
         };
         Some(match event {
             Event::Token { token, text } => Ok(Step::Token { index, token, text }),
-            Event::Done(Finished { text, reason, generated_tokens, timings, .. }) => {
+            Event::Done(Finished { text, reason, end, generated_tokens, timings, .. }) => {
                 self.left -= 1;
                 self.generated_tokens += generated_tokens as u64;
                 self.timings = timings;
                 match reason {
-                    Finish::Stop => Ok(Step::End { index, text, reason: "stop" }),
-                    Finish::Length => Ok(Step::End { index, text, reason: "length" }),
+                    Finish::Stop => Ok(Step::End { index, text, reason: "stop", end }),
+                    Finish::Length => Ok(Step::End { index, text, reason: "length", end }),
                     Finish::Cancelled => self.fail("the model was unloaded".to_owned()),
                     Finish::Error(message) => self.fail(message),
                 }

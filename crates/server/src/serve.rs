@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mlxctl_artifact::{Digest, Reference};
+use mlxctl_artifact::Reference;
 use mlxctl_settings::{Environment, Flags, Settings};
 use mlxctl_store::Store;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::app::{App, Phase, router};
+use crate::app::{App, Phase, apart, router};
 use crate::options::{Action, BackendKind, Command, MountArgs, ServeArgs, SmokeArgs, Target};
 use crate::pull::pull;
 use crate::{Catalogue, Error, Guard, MountOptions, smoke, start_engine};
@@ -80,20 +80,15 @@ fn log_to_stderr(filter: &str) {
 fn run_smoke(args: &SmokeArgs) -> Result<ExitCode, Error> {
     let (settings, options) = resolve(&args.mount, None, None)?;
     log_to_stderr("warn");
-    let (folders, name) = match &args.model {
-        Target::Folder(path, digest) => (vec![(path.clone(), *digest)], None),
-        Target::Reference(reference) => (Vec::new(), Some(reference.to_string())),
-        Target::Short(text) => (Vec::new(), Some(text.clone())),
-    };
     let store = match &args.model {
         Target::Folder(..) if !settings.store().exists() => None,
         _ => Some(Store::open(&settings.store())?),
     };
-    let catalogue = Catalogue::new(store, &folders, settings.registry.clone())?;
-    let name = match (name, folders.first()) {
-        (Some(name), _) => name,
-        (None, Some((path, _))) => catalogue.of_folder(path).map(|found| found.name).unwrap_or_default(),
-        (None, None) => String::new(),
+    let catalogue = Catalogue::new(store, settings.registry.clone());
+    let name = match &args.model {
+        Target::Folder(path, digest) => catalogue.add_folder(path, *digest)?,
+        Target::Reference(reference) => reference.to_string(),
+        Target::Short(text) => text.clone(),
     };
     let report = smoke(&catalogue, &name, &options)?;
     let mut out = String::new();
@@ -134,21 +129,13 @@ async fn serve(args: ServeArgs, settings: Settings, options: MountOptions) -> Re
         .await
         .map_err(|source| Error::Io { what: format!("listen on {}:{}", settings.host, settings.port), source })?;
     let address = listener.local_addr().map_err(|source| Error::Io { what: "tell the address".to_owned(), source })?;
-    let mut stopping = stop_signals()?;
+    let mut stopping = stop_signals(settings.run_file())?;
 
-    let folders: Vec<(PathBuf, Option<Digest>)> = args
-        .models
-        .iter()
-        .filter_map(|target| match target {
-            Target::Folder(path, digest) => Some((path.clone(), *digest)),
-            _ => None,
-        })
-        .collect();
     let (home, prefix) = (settings.store(), settings.registry.clone());
-    let catalogue = blocking("opening the store", move || Catalogue::new(Some(Store::open(&home)?), &folders, prefix));
+    let catalogue = apart("opening the store", move || Ok(Catalogue::new(Some(Store::open(&home)?), prefix))).await?;
     let engine = start_engine()?;
     let guard = Guard::new(&settings.host, &args.allow_hosts);
-    let app = App::new(catalogue.await?, engine, options, guard);
+    let app = App::new(catalogue, engine, options, guard);
 
     let _run_file = announce(&settings, address)?;
     let mut shutdown = stopping.clone();
@@ -187,7 +174,7 @@ async fn mount(app: &Arc<App>, args: &ServeArgs, settings: &Settings) -> Result<
     let mut folders = Vec::new();
     for target in &args.models {
         match target {
-            Target::Folder(path, _) => folders.push(path.clone()),
+            Target::Folder(path, digest) => folders.push((path.clone(), *digest)),
             Target::Short(text) => names.push(text.clone()),
             Target::Reference(reference) => {
                 ensure(app, reference, args.offline, settings).await?;
@@ -200,7 +187,7 @@ async fn mount(app: &Arc<App>, args: &ServeArgs, settings: &Settings) -> Result<
 
 async fn ensure(app: &Arc<App>, reference: &Reference, offline: bool, settings: &Settings) -> Result<(), Error> {
     let (catalogue, name) = (app.catalogue.clone(), reference.to_string());
-    match blocking("looking a model up", move || catalogue.find(&name)).await {
+    match apart("looking a model up", move || catalogue.find(&name)).await {
         Err(unknown @ Error::UnknownModel { .. }) => {
             let is_remote = reference.registry().is_some() || settings.registry.is_some();
             let Some(store) = app.catalogue.store().filter(|_| is_remote && !offline) else { return Err(unknown) };
@@ -231,26 +218,28 @@ fn announce(settings: &Settings, address: SocketAddr) -> Result<RemovedAtEnd, Er
         // A home that can only be read serves all the same; clients then need the address.
         tracing::warn!(path = %path.display(), %error, "how to reach this daemon could not be written");
     }
-    Ok(RemovedAtEnd { path, file })
+    Ok(RemovedAtEnd(path))
 }
 
-struct RemovedAtEnd {
-    path: PathBuf,
-    file: RunFile,
-}
+struct RemovedAtEnd(PathBuf);
 
 impl Drop for RemovedAtEnd {
     fn drop(&mut self) {
-        // Another daemon of the same home may have written its own by now.
-        let current = std::fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice::<RunFile>(&bytes).ok());
-        if current.as_ref() == Some(&self.file) {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        withdraw(&self.0);
+    }
+}
+
+/// Removes the run file if it is this process's: another daemon of the same home may have written its own by now.
+fn withdraw(path: &Path) {
+    let current = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<RunFile>(&bytes).ok());
+    if current.is_some_and(|file| file.pid == std::process::id()) {
+        // Whoever reads a file that could not be removed finds no process of that number.
+        let _ = std::fs::remove_file(path);
     }
 }
 
 /// Becomes true with the first SIGINT or SIGTERM; the second ends the process at once.
-fn stop_signals() -> Result<watch::Receiver<bool>, Error> {
+fn stop_signals(run_file: PathBuf) -> Result<watch::Receiver<bool>, Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed = |source| Error::Io { what: "listen for signals".to_owned(), source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -263,6 +252,7 @@ fn stop_signals() -> Result<watch::Receiver<bool>, Error> {
                 _ = terminate.recv() => {}
             }
             if pressed > 0 {
+                withdraw(&run_file);
                 std::process::exit(INTERRUPTED);
             }
             // The daemon is over where nobody listens.
@@ -270,11 +260,4 @@ fn stop_signals() -> Result<watch::Receiver<bool>, Error> {
         }
     });
     Ok(receiver)
-}
-
-async fn blocking<T: Send + 'static>(
-    what: &'static str,
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal { what, reason: error.to_string() })?
 }

@@ -1,6 +1,8 @@
 //! What clients send. Fields that change the shape or the meaning of an answer and that this server does not know how
 //! to honour are refused by name, never ignored.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -60,8 +62,8 @@ pub struct ChatRequest {
     pub logprobs: Option<Value>,
     /// Refused where it asks for any.
     pub top_logprobs: Option<Value>,
-    /// Refused where it holds any.
-    pub logit_bias: Option<Value>,
+    /// Added to the logits of these tokens, −100 to 100.
+    pub logit_bias: Option<BTreeMap<String, f64>>,
     /// Refused where it holds any; `tools` replaced it.
     pub functions: Option<Value>,
     /// Only `["text"]`.
@@ -119,7 +121,7 @@ impl Checked for ChatRequest {
         }
         refuse("logprobs", self.logprobs.as_ref())?;
         refuse("top_logprobs", self.top_logprobs.as_ref())?;
-        refuse("logit_bias", self.logit_bias.as_ref())?;
+        biases(self.logit_bias.as_ref())?;
         refuse("functions", self.functions.as_ref())?;
         refuse("audio", self.audio.as_ref())
     }
@@ -171,8 +173,8 @@ pub struct CompletionRequest {
     pub echo: Option<bool>,
     /// Refused where it is given, 0 included: it changes the answer's shape.
     pub logprobs: Option<Value>,
-    /// Refused where it holds any.
-    pub logit_bias: Option<Value>,
+    /// Added to the logits of these tokens, −100 to 100.
+    pub logit_bias: Option<BTreeMap<String, f64>>,
     /// Refused where it holds any.
     pub suffix: Option<Value>,
 }
@@ -210,7 +212,7 @@ impl Checked for CompletionRequest {
         if self.echo == Some(true) && matches!(self.prompt, Prompts::Tokens(_)) {
             return Err(Invalid::not_yet("echo", "echoing a prompt given as tokens"));
         }
-        refuse("logit_bias", self.logit_bias.as_ref())?;
+        biases(self.logit_bias.as_ref())?;
         refuse("suffix", self.suffix.as_ref())
     }
 }
@@ -256,6 +258,16 @@ fn choices(prompts: usize, n: Option<u32>) -> Result<(), Invalid> {
     if prompts as f64 * f64::from(n) > most {
         let reason = format!("expected at most {MAX_CHOICES} answers, {prompts} prompts × n = {n} are more");
         return Err(Invalid::field("prompt", reason));
+    }
+    Ok(())
+}
+
+fn biases(biases: Option<&BTreeMap<String, f64>>) -> Result<(), Invalid> {
+    for (token, bias) in biases.into_iter().flatten() {
+        if token.parse::<u32>().is_err() {
+            return Err(Invalid::field("logit_bias", "expected token ids as keys, found another text"));
+        }
+        within("logit_bias", Some(*bias), -100.0, 100.0)?;
     }
     Ok(())
 }

@@ -50,6 +50,7 @@ fn an_answer_ends_with_the_models_end_and_is_counted() {
     assert_eq!(text, "xyz");
     assert_eq!(done.reason, Finish::Stop);
     assert_eq!((done.prompt_tokens, done.generated_tokens), (2, 4), "x, y, z and the end");
+    assert_eq!(done.end, Some(fake::END));
 }
 
 #[test]
