@@ -22,6 +22,8 @@ use crate::{Home, files_below, name};
 const JOB: &str = "STORE_TEST_JOB";
 const FOLDER: &str = "STORE_TEST_FOLDER";
 const SEED: &str = "STORE_TEST_SEED";
+/// After this long a push that could fetch has fetched.
+const PATIENCE: Duration = Duration::from_millis(300);
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A process with a job; it dies with its test.
@@ -96,7 +98,16 @@ fn a_process_of_its_own() {
             say("pushing");
             let source = Gated { folder };
             let target = store.repository("m").unwrap();
-            match target.push(&Gated::blob(), &source, &Quiet).await {
+            let blob = Gated::blob();
+            let mut push = target.push(&blob, &source, &Quiet);
+            let pushed = tokio::select! {
+                pushed = &mut push => pushed,
+                () = tokio::time::sleep(PATIENCE) => {
+                    say("still pushing");
+                    push.await
+                }
+            };
+            match pushed {
                 Ok(()) => say("pushed"),
                 Err(error) => say(&format!("failed: {error}")),
             }
@@ -253,10 +264,10 @@ fn two_processes_that_pull_one_blob_download_it_once() {
     let mut first = Process::start("push", folder, 0);
     wait_for("the first fetch", || !Gated::log(folder).is_empty());
     let mut second = Process::start("push", folder, 0);
-    assert_eq!(second.hear(), "pushing");
+    assert_eq!((second.hear().as_str(), second.hear().as_str()), ("pushing", "still pushing"));
+    assert_eq!(Gated::log(folder), ["0"]);
     fs::write(folder.join("go"), "").unwrap();
     assert_eq!(second.hear(), "pushed");
-    assert_eq!((first.hear(), first.hear()), ("pushing".to_owned(), "pushed".to_owned()));
     assert!(first.child.wait().unwrap().success() && second.child.wait().unwrap().success());
     assert_eq!(Gated::log(folder), ["0"]);
     assert_eq!(home.open().map(&Gated::blob()).unwrap(), Gated::content());
@@ -272,7 +283,8 @@ fn who_waits_for_a_killed_process_goes_on_where_it_stopped() {
     let half = GATED_BYTES as u64 / 2;
     wait_for("half of the blob", || fs::metadata(&data).is_ok_and(|meta| meta.len() == half));
     let mut second = Process::start("push", folder, 0);
-    assert_eq!(second.hear(), "pushing");
+    assert_eq!((second.hear().as_str(), second.hear().as_str()), ("pushing", "still pushing"));
+    assert_eq!(Gated::log(folder), ["0"]);
     first.kill();
     wait_for("the second fetch", || Gated::log(folder).len() == 2);
     fs::write(folder.join("go"), "").unwrap();
