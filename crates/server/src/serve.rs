@@ -100,7 +100,7 @@ fn run_smoke(args: &SmokeArgs) -> Result<ExitCode, Error> {
         for test in &report.tests {
             let verdict = if test.passed { "passed" } else { "FAILED" };
             let answer = test.error.as_deref().unwrap_or(&test.answer);
-            out.push_str(&format!("{verdict}: {:?} → {answer:?}\n", test.prompt));
+            out.extend([verdict, ": ", &format!("{:?} → {answer:?}", test.prompt), "\n"]);
         }
     }
     std::io::stdout()

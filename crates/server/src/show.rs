@@ -52,14 +52,14 @@ pub(crate) fn show(files: &ModelFiles, loaded: Option<&LoadedModel>) -> Result<S
     };
     let mut modelfile = format!("# {}\nFROM {}@{}\n", spec.name, files.name, files.digest);
     if !template.is_empty() {
-        modelfile.push_str(&format!("TEMPLATE \"\"\"{template}\"\"\"\n"));
+        modelfile.extend(["TEMPLATE \"\"\"", &template, "\"\"\"\n"]);
     }
     if !system.is_empty() {
-        modelfile.push_str(&format!("SYSTEM \"\"\"{system}\"\"\"\n"));
+        modelfile.extend(["SYSTEM \"\"\"", &system, "\"\"\"\n"]);
     }
     let parameters = parameters(&spec.parameters);
     for line in parameters.lines() {
-        modelfile.push_str(&format!("PARAMETER {line}\n"));
+        modelfile.extend(["PARAMETER ", line, "\n"]);
     }
     Ok(Shown {
         license: files.config.descriptor.licenses.join(", "),
