@@ -14,7 +14,7 @@ use crate::kernels::gate::apply_gate;
 use crate::kernels::norm::rms_norm;
 use crate::kernels::product::{Product, multiply};
 use crate::kernels::rotate::{Angles, rotate};
-use crate::kernels::widen::widen_one_row;
+use crate::kernels::widen::{split_activations, split_pairs, widen_one_row};
 use crate::kv::{KvPool, KvType, Layer};
 use crate::pool::Pool;
 use crate::scatter::Scatter;
@@ -137,6 +137,8 @@ impl Backend for CpuBackend {
             (format!("rows of {} features", matrix.columns), format!("rows of {}", x.features()))
         })?;
         let mut out = vec![0.0; x.rows() * matrix.rows];
+        let split = split_pairs(matrix).map(|group_size| split_activations(x.data(), group_size));
+        let data = split.as_deref().unwrap_or(x.data());
         let scatter = Scatter::new(&mut out);
         let work = x.rows().max(1) * matrix.columns.max(1);
         // Four tasks a thread even out what else the machine does; a multiple of 16 outputs fills cache lines.
@@ -145,7 +147,7 @@ impl Backend for CpuBackend {
         self.pool.run(matrix.rows.div_ceil(share), &|index| {
             let outputs = index * share..((index + 1) * share).min(matrix.rows);
             let bias = weight.bias.as_deref();
-            multiply(self.instruction_set, &Product { x: x.data(), matrix, bias, outputs, out: &scatter });
+            multiply(self.instruction_set, &Product { x: data, matrix, bias, outputs, out: &scatter });
         });
         Ok(Activations::new(out, matrix.rows))
     }
@@ -215,7 +217,12 @@ impl Backend for CpuBackend {
                     // SAFETY: a row and a head belong to one task and occur in it once.
                     #[allow(unsafe_code)]
                     let out = unsafe { scatter.part(place, value_dim) };
-                    queries.push(Query { query, position: span.position + row, softmax: Softmax::new(), out });
+                    queries.push(Query {
+                        features: query,
+                        position: span.position + row,
+                        softmax: Softmax::new(),
+                        out,
+                    });
                 }
             }
             self.attend(&mut queries, span, layer, kv_head, attention, kv.block_size());
@@ -248,14 +255,16 @@ impl Backend for CpuBackend {
             (format!("rows below {}", x.rows()), format!("row {}", beyond.copied().unwrap_or_default()))
         })?;
         let mut out = Vec::with_capacity(rows.len() * x.features());
-        rows.iter().for_each(|&row| out.extend_from_slice(x.row(row)));
+        for &row in rows {
+            out.extend_from_slice(x.row(row));
+        }
         Ok(Activations::new(out, x.features()))
     }
 }
 
 /// One query head of one row, on its way through the blocks.
 struct Query<'a> {
-    query: &'a [f32],
+    features: &'a [f32],
     position: usize,
     softmax: Softmax,
     out: &'a mut [f32],
@@ -287,7 +296,7 @@ impl CpuBackend {
             let block = span.blocks[index].0 as usize;
             let keys = layer.keys.read(block, kv_head, tokens, &mut key_scratch);
             let values = layer.values.read(block, kv_head, tokens, &mut value_scratch);
-            for Query { query, position, softmax, out } in &mut *queries {
+            for Query { features: query, position, softmax, out } in &mut *queries {
                 let first = first_seen(*position).saturating_sub(start);
                 let end = (*position + 1).saturating_sub(start).min(tokens);
                 if first < end {

@@ -172,5 +172,6 @@ fn zeroed<T: Plain>(count: usize) -> Option<Vec<T>> {
     }
     // SAFETY: allocated by the global allocator with the layout of `count` elements, all of them zero, which is a
     // value of every `Plain` type.
+    #[allow(clippy::same_length_and_capacity)]
     Some(unsafe { Vec::from_raw_parts(pointer, count, count) })
 }

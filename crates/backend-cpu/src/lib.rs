@@ -9,6 +9,9 @@
 //! Inner loops live in `kernels/`, one idea a file, written so that the compiler vectorises them; each is compiled
 //! once for the baseline of the target and once for what the processor may have more ([`InstructionSet`]).
 
+// The bodies of kernels must be inlined into the functions that have the instructions.
+#![allow(clippy::inline_always)]
+
 mod activations;
 mod backend;
 mod instruction_set;

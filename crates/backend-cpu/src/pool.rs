@@ -111,15 +111,12 @@ impl Pool {
             return;
         }
         let _turn = lock(&self.turn);
-        let pointer: *const (dyn Fn(usize) + Sync) = task;
-        // SAFETY: only the lifetime changes. The pointer is followed for tasks not yet finished alone, and this
+        // SAFETY: only the lifetime changes. The reference is followed for tasks not yet finished alone, and this
         // function returns after the last has finished.
         #[allow(unsafe_code)]
-        let pointer = unsafe {
-            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync + 'static)>(pointer)
-        };
+        let task = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task) };
         let job = Arc::new(Job {
-            task: Task(pointer),
+            task: Task(task),
             count,
             next: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),

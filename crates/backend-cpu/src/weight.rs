@@ -119,7 +119,9 @@ fn vector(tensor: &Tensor, offset: f32) -> Result<Vec<f32>> {
     let mut values = vec![0.0; tensor.elements()];
     widen(tensor.dtype, &tensor.data, &mut values);
     if offset != 0.0 {
-        values.iter_mut().for_each(|value| *value += offset);
+        for value in &mut values {
+            *value += offset;
+        }
     }
     Ok(values)
 }

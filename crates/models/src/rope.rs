@@ -17,11 +17,13 @@ pub(crate) fn rope(fields: &Fields<'_>, head_dim: usize, default_theta: Option<f
         None => nested,
     };
     let theta_range = 1.0..=1e12;
-    let theta = match (fields.optional_number("rope_theta", theta_range.clone())?, nested, default_theta) {
-        (Some(theta), _, _) => theta,
-        (None, Some(nested), _) if nested.has("rope_theta") => nested.number("rope_theta", theta_range)?,
-        (None, _, Some(theta)) => theta,
-        (None, _, None) => fields.number("rope_theta", theta_range)?,
+    let nested_theta = match nested {
+        Some(nested) => nested.optional_number("rope_theta", theta_range.clone())?,
+        None => None,
+    };
+    let theta = match fields.optional_number("rope_theta", theta_range.clone())?.or(nested_theta).or(default_theta) {
+        Some(theta) => theta,
+        None => fields.number("rope_theta", theta_range)?,
     };
     for fields in [Some(*fields), nested].into_iter().flatten() {
         if fields.optional_number("partial_rotary_factor", 0.0..=1.0)?.is_some_and(|factor| factor != 1.0) {

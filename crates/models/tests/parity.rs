@@ -3,6 +3,8 @@
 //! Stated margin: no logit differs by more than [`MARGIN`] times the spread of its row, and the first choice is the
 //! same unless the reference's first two lie within twice that.
 
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 use bytes::Bytes;

@@ -130,7 +130,9 @@ pub fn file(tensors: &[(String, Tensor)]) -> Bytes {
     }
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header.as_bytes());
-    tensors.iter().for_each(|(_, tensor)| bytes.extend_from_slice(&tensor.data));
+    for (_, tensor) in tensors {
+        bytes.extend_from_slice(&tensor.data);
+    }
     Bytes::from(bytes)
 }
 

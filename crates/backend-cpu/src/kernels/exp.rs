@@ -10,7 +10,7 @@ pub(crate) fn exp<A: Arithmetic>(x: f32) -> f32 {
     // Adding 1.5·2²³ rounds to a whole number, which is then the difference of the bits.
     const ROUND: f32 = 12_582_912.0;
     // The upper part of ln 2 has nine bits, so that its product with n is exact.
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     const SERIES: [f32; 6] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5];
     let bounded = if x > 88.3 { 88.3 } else { x };

@@ -5,21 +5,18 @@
 
 use std::ops::Range;
 
-use super::dot::dots;
+use super::dot::{TILE, dot, dots};
 use super::widen::widen_row;
 use crate::instruction_set::{Arithmetic, for_each_instruction_set};
 use crate::scatter::Scatter;
 use crate::weight::Matrix;
-
-/// Activation rows that share the loads of a weight row.
-const TILE: usize = 4;
 
 /// Bytes of widened weights at a time, to stay in the second-level cache together with the activations.
 const SCRATCH_BYTES: usize = 64 << 10;
 
 /// The part of a product that one task computes.
 pub(crate) struct Product<'a> {
-    /// `[rows, columns]`.
+    /// `[rows, columns]`, in the order in which rows of the matrix are widened.
     pub(crate) x: &'a [f32],
     pub(crate) matrix: &'a Matrix,
     /// Added to the outputs, `[matrix.rows]`.
@@ -48,36 +45,35 @@ fn multiply_body<A: Arithmetic>(product: &Product<'_>) {
         for (index, widened) in scratch.chunks_exact_mut(columns.max(1)).take(count).enumerate() {
             widen_row::<A>(product.matrix, first + index, widened);
         }
+        let x = |row: usize| &product.x[row * columns..(row + 1) * columns];
         let mut row = 0;
-        while row < rows {
-            let tile = TILE.min(rows - row);
-            let x = |r: usize| &product.x[(row + r) * columns..(row + r + 1) * columns];
+        while row + TILE <= rows {
+            let tile = [x(row), x(row + 1), x(row + 2), x(row + 3)];
             for index in 0..count {
-                let w = &scratch[index * columns..(index + 1) * columns];
-                let output = first + index;
-                match tile {
-                    1 => store(product, row, output, dots::<A, 1>(w, [x(0)])),
-                    2 => store(product, row, output, dots::<A, 2>(w, [x(0), x(1)])),
-                    3 => store(product, row, output, dots::<A, 3>(w, [x(0), x(1), x(2)])),
-                    _ => store(product, row, output, dots::<A, TILE>(w, [x(0), x(1), x(2), x(3)])),
+                let sums = dots::<A>(&scratch[index * columns..(index + 1) * columns], tile);
+                for (r, sum) in sums.into_iter().enumerate() {
+                    store(product, row + r, first + index, sum);
                 }
             }
-            row += tile;
+            row += TILE;
+        }
+        for row in row..rows {
+            for index in 0..count {
+                let sum = dot::<A>(&scratch[index * columns..(index + 1) * columns], x(row));
+                store(product, row, first + index, sum);
+            }
         }
         first += count;
     }
 }
 
 #[inline(always)]
-fn store<const R: usize>(product: &Product<'_>, row: usize, output: usize, sums: [f32; R]) {
-    let width = product.matrix.rows;
-    for (r, sum) in sums.into_iter().enumerate() {
-        // SAFETY: `output` belongs to this task alone, so this place does.
-        #[allow(unsafe_code)]
-        let place = unsafe { product.out.part((row + r) * width + output, 1) };
-        place[0] = match product.bias {
-            Some(bias) => sum + bias[output],
-            None => sum,
-        };
-    }
+fn store(product: &Product<'_>, row: usize, output: usize, sum: f32) {
+    // SAFETY: `output` belongs to this task alone, so this place does.
+    #[allow(unsafe_code)]
+    let place = unsafe { product.out.part(row * product.matrix.rows + output, 1) };
+    place[0] = match product.bias {
+        Some(bias) => sum + bias[output],
+        None => sum,
+    };
 }

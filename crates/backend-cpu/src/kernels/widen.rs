@@ -11,10 +11,45 @@ use crate::weight::{Affine, Matrix, Storage};
 
 for_each_instruction_set! {
     /// Row `row` of the matrix, into `out` of its length: an embedding's row.
-    pub(crate) fn widen_one_row(matrix: &Matrix, row: usize, out: &mut [f32]) = widen_row
+    pub(crate) fn widen_one_row(matrix: &Matrix, row: usize, out: &mut [f32]) = widen_one_row_body
 }
 
-/// Row `row` of the matrix, into `out` of its length.
+#[inline(always)]
+fn widen_one_row_body<A: Arithmetic>(matrix: &Matrix, row: usize, out: &mut [f32]) {
+    widen_row::<A>(matrix, row, out);
+    if let Some(group_size) = split_pairs(matrix) {
+        let mut pairs = Vec::with_capacity(group_size);
+        for group in out.chunks_exact_mut(group_size) {
+            let (even, odd) = group.split_at(group_size / 2);
+            pairs.clear();
+            pairs.extend(even.iter().zip(odd).flat_map(|(even, odd)| [*even, *odd]));
+            group.copy_from_slice(&pairs);
+        }
+    }
+}
+
+/// The groups within which rows of this matrix are widened out of order: first the weights of even index, then those
+/// of odd index. A byte of 4-bit codes holds one of each, and taken apart so they need no shuffling.
+pub(crate) fn split_pairs(matrix: &Matrix) -> Option<usize> {
+    match &matrix.storage {
+        Storage::Affine(Affine { bits: 4, group_size, .. }) => Some(*group_size),
+        _ => None,
+    }
+}
+
+/// Activations in the order of a matrix whose pairs are split, `[rows, columns]` in and out.
+pub(crate) fn split_activations(x: &[f32], group_size: usize) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    for (x, out) in x.chunks_exact(group_size).zip(out.chunks_exact_mut(group_size)) {
+        let (even, odd) = out.split_at_mut(group_size / 2);
+        for ((pair, even), odd) in x.as_chunks::<2>().0.iter().zip(even).zip(odd) {
+            (*even, *odd) = (pair[0], pair[1]);
+        }
+    }
+    out
+}
+
+/// Row `row` of the matrix, into `out` of its length; within groups of [`split_pairs`] out of order.
 #[inline(always)]
 pub(crate) fn widen_row<A: Arithmetic>(matrix: &Matrix, row: usize, out: &mut [f32]) {
     match &matrix.storage {
@@ -89,12 +124,10 @@ fn widen_one(dtype: Dtype, bytes: &[u8]) -> f32 {
 
 #[inline(always)]
 fn widen_codes_4<A: Arithmetic>(codes: &[u8], scale: f32, bias: f32, out: &mut [f32]) {
-    for (out, &word) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<4>().0) {
-        let word = u32::from_le_bytes(word);
-        for (index, out) in out.iter_mut().enumerate() {
-            let code = (word >> (4 * index) & 15) as i32;
-            *out = A::multiply_add(code as f32, scale, bias);
-        }
+    let (even, odd) = out.split_at_mut(codes.len());
+    for ((&code, even), odd) in codes.iter().zip(even).zip(odd) {
+        *even = A::multiply_add(f32::from(code & 15), scale, bias);
+        *odd = A::multiply_add(f32::from(code >> 4), scale, bias);
     }
 }
 
@@ -109,9 +142,8 @@ fn widen_codes_8<A: Arithmetic>(codes: &[u8], scale: f32, bias: f32, out: &mut [
 #[inline(always)]
 fn widen_codes<A: Arithmetic, const BITS: usize>(codes: &[u8], scale: f32, bias: f32, out: &mut [f32]) {
     for (out, packed) in out.as_chunks_mut::<8>().0.iter_mut().zip(codes.as_chunks::<BITS>().0) {
-        let mut word = [0; 8];
-        word[..BITS].copy_from_slice(packed);
-        let word = u64::from_le_bytes(word);
+        // By shifts, not through an array: a load that is wider than the store before it waits for that store.
+        let word = packed.iter().rev().fold(0_u64, |word, &byte| word << 8 | u64::from(byte));
         for (index, out) in out.iter_mut().enumerate() {
             let code = (word >> (BITS * index)) as i32 & ((1 << BITS) - 1);
             *out = A::multiply_add(code as f32, scale, bias);
