@@ -6,9 +6,10 @@
 //! codes come from the unrounded scale and bias, which are rounded to the type of the weights only when stored.
 //! MLX's kernels for GPUs round differently: the CPU's result is the definition, so that a recipe gives one digest.
 
-use std::thread;
-
-use crate::cast::{bf16_bits, bf16_to_f32, f16_bits, f16_to_f32};
+use crate::matrix::{
+    MatrixView, QuantizedTensors, QuantizedView, check_float, check_length, groups_of, load, round, run_all, share_of,
+    store,
+};
 use crate::{Dtype, Error, Mode, Quantization};
 
 /// Affine quantisation with this many bits and this group size.
@@ -38,17 +39,6 @@ impl Affine {
     const fn group_bytes(self) -> usize {
         (self.group_size * self.bits / 8) as usize
     }
-
-    /// Number of groups of a matrix, or why it has none.
-    fn groups_of(self, rows: usize, columns: usize, what: &'static str) -> Result<usize, Error> {
-        let fits = columns.is_multiple_of(self.group_size as usize);
-        let groups = rows.checked_mul(columns).filter(|_| fits).map(|weights| weights / self.group_size as usize);
-        groups.ok_or_else(|| Error::Unfit {
-            what,
-            expected: format!("rows of a multiple of {} columns", self.group_size),
-            found: format!("{rows} rows of {columns}"),
-        })
-    }
 }
 
 impl From<Affine> for Quantization {
@@ -72,47 +62,6 @@ impl TryFrom<Quantization> for Affine {
     }
 }
 
-/// A row-major matrix of weights, little-endian, at any alignment. Stacked matrices are one matrix of all their rows.
-#[derive(Debug, Clone, Copy)]
-pub struct MatrixView<'a> {
-    /// Number of rows.
-    pub rows: usize,
-    /// Length of a row.
-    pub columns: usize,
-    /// F32, F16 or BF16.
-    pub dtype: Dtype,
-    /// `rows · columns` elements.
-    pub data: &'a [u8],
-}
-
-/// What the quantiser makes of a matrix `[rows, columns]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuantizedTensors {
-    /// `[rows, columns · bits / 32]` of U32, little-endian: along a row, codes packed from the lowest bit up.
-    pub weight: Vec<u8>,
-    /// `[rows, columns / group_size]` in the type of the weights.
-    pub scales: Vec<u8>,
-    /// As `scales`.
-    pub biases: Vec<u8>,
-}
-
-/// A quantised matrix to read: the buffers of [`QuantizedTensors`] with the shape and type of the plain matrix.
-#[derive(Debug, Clone, Copy)]
-pub struct QuantizedView<'a> {
-    /// Number of rows.
-    pub rows: usize,
-    /// Length of a row, in weights.
-    pub columns: usize,
-    /// Type of scales, biases and result: F32, F16 or BF16.
-    pub dtype: Dtype,
-    /// Packed codes.
-    pub weight: &'a [u8],
-    /// One scale a group.
-    pub scales: &'a [u8],
-    /// One bias a group.
-    pub biases: &'a [u8],
-}
-
 /// Quantises a matrix on `threads` threads (at least one). The result is independent of their number, and rows are
 /// independent of each other, so that a long matrix can be handed over in slabs of rows.
 ///
@@ -122,7 +71,7 @@ pub struct QuantizedView<'a> {
 pub fn quantize_affine(matrix: MatrixView<'_>, affine: Affine, threads: usize) -> Result<QuantizedTensors, Error> {
     let MatrixView { rows, columns, dtype, data } = matrix;
     let what = "a matrix to quantise";
-    let groups = affine.groups_of(rows, columns, what)?;
+    let groups = groups_of(affine.into(), rows, columns, what)?;
     check_float(what, dtype)?;
     check_length(what, data, groups * affine.group_size as usize, dtype.size())?;
     let mut out = QuantizedTensors {
@@ -130,26 +79,20 @@ pub fn quantize_affine(matrix: MatrixView<'_>, affine: Affine, threads: usize) -
         scales: vec![0; groups * dtype.size()],
         biases: vec![0; groups * dtype.size()],
     };
-    let share = groups.div_ceil(threads.clamp(1, 1024)).max(1);
+    let share = share_of(groups, threads);
     let weight_bytes = affine.group_size as usize * dtype.size();
-    thread::scope(|scope| {
-        let shares = data
-            .chunks(share * weight_bytes)
-            .zip(out.weight.chunks_mut(share * affine.group_bytes()))
-            .zip(out.scales.chunks_mut(share * dtype.size()).zip(out.biases.chunks_mut(share * dtype.size())));
-        for ((data, weight), (scales, biases)) in shares {
-            let mut work = move || match affine.group_size {
-                32 => quantize_groups::<32>(dtype, affine.bits, data, weight, scales, biases),
-                64 => quantize_groups::<64>(dtype, affine.bits, data, weight, scales, biases),
-                _ => quantize_groups::<128>(dtype, affine.bits, data, weight, scales, biases),
-            };
-            if share == groups {
-                work();
-            } else {
-                scope.spawn(work);
-            }
+    let shares = data
+        .chunks(share * weight_bytes)
+        .zip(out.weight.chunks_mut(share * affine.group_bytes()))
+        .zip(out.scales.chunks_mut(share * dtype.size()).zip(out.biases.chunks_mut(share * dtype.size())));
+    let works = shares.map(|((data, weight), (scales, biases))| {
+        move || match affine.group_size {
+            32 => quantize_groups::<32>(dtype, affine.bits, data, weight, scales, biases),
+            64 => quantize_groups::<64>(dtype, affine.bits, data, weight, scales, biases),
+            _ => quantize_groups::<128>(dtype, affine.bits, data, weight, scales, biases),
         }
     });
+    run_all(works, share == groups);
     Ok(out)
 }
 
@@ -158,7 +101,7 @@ pub fn quantize_affine(matrix: MatrixView<'_>, affine: Affine, threads: usize) -
 pub fn dequantize_affine(matrix: QuantizedView<'_>, affine: Affine, threads: usize) -> Result<Vec<u8>, Error> {
     let QuantizedView { rows, columns, dtype, weight, scales, biases } = matrix;
     let what = "a matrix to dequantise";
-    let groups = affine.groups_of(rows, columns, what)?;
+    let groups = groups_of(affine.into(), rows, columns, what)?;
     check_float(what, dtype)?;
     check_length("packed codes", weight, groups, affine.group_bytes())?;
     check_length("scales", scales, groups, dtype.size())?;
@@ -170,36 +113,15 @@ pub fn dequantize_affine(matrix: QuantizedView<'_>, affine: Affine, threads: usi
         found: format!("{rows} rows of {columns}"),
     })?;
     let mut out = vec![0; total];
-    let share = groups.div_ceil(threads.clamp(1, 1024)).max(1);
-    thread::scope(|scope| {
-        let shares = out
-            .chunks_mut(share * weight_bytes)
-            .zip(weight.chunks(share * affine.group_bytes()))
-            .zip(scales.chunks(share * dtype.size()).zip(biases.chunks(share * dtype.size())));
-        for ((out, weight), (scales, biases)) in shares {
-            let mut work = move || dequantize_groups(dtype, affine, weight, scales, biases, out);
-            if share == groups {
-                work();
-            } else {
-                scope.spawn(work);
-            }
-        }
-    });
+    let share = share_of(groups, threads);
+    let shares = out
+        .chunks_mut(share * weight_bytes)
+        .zip(weight.chunks(share * affine.group_bytes()))
+        .zip(scales.chunks(share * dtype.size()).zip(biases.chunks(share * dtype.size())));
+    let works = shares
+        .map(|((out, weight), (scales, biases))| move || dequantize_groups(dtype, affine, weight, scales, biases, out));
+    run_all(works, share == groups);
     Ok(out)
-}
-
-fn check_float(what: &'static str, dtype: Dtype) -> Result<(), Error> {
-    if dtype.is_weight_float() {
-        return Ok(());
-    }
-    Err(Error::Unfit { what, expected: "F32, F16 or BF16".to_owned(), found: dtype.to_string() })
-}
-
-fn check_length(what: &'static str, data: &[u8], count: usize, size: usize) -> Result<(), Error> {
-    if count.checked_mul(size) == Some(data.len()) {
-        return Ok(());
-    }
-    Err(Error::Unfit { what, expected: format!("{count} times {size} bytes"), found: format!("{} bytes", data.len()) })
 }
 
 /// Quantises consecutive groups of `G` weights; the lengths of the slices agree.
@@ -316,38 +238,5 @@ fn dequantize_groups(dtype: Dtype, affine: Affine, weight: &[u8], scales: &[u8],
                 store(dtype, product + bias, out);
             }
         }
-    }
-}
-
-/// Reads little-endian elements of `dtype`, exactly.
-fn load(dtype: Dtype, data: &[u8], values: &mut [f32]) {
-    match dtype {
-        Dtype::F16 => widen(data, values, |bytes| f16_to_f32(u16::from_le_bytes(bytes))),
-        Dtype::BF16 => widen(data, values, |bytes| bf16_to_f32(u16::from_le_bytes(bytes))),
-        _ => widen(data, values, f32::from_le_bytes),
-    }
-}
-
-fn widen<const SIZE: usize>(data: &[u8], values: &mut [f32], one: impl Fn([u8; SIZE]) -> f32) {
-    for (value, &bytes) in values.iter_mut().zip(data.as_chunks::<SIZE>().0) {
-        *value = one(bytes);
-    }
-}
-
-/// Writes one value, rounded to `dtype`, little-endian.
-fn store(dtype: Dtype, value: f32, out: &mut [u8]) {
-    match dtype {
-        Dtype::F16 => out.copy_from_slice(&f16_bits(value).to_le_bytes()),
-        Dtype::BF16 => out.copy_from_slice(&bf16_bits(value).to_le_bytes()),
-        _ => out.copy_from_slice(&value.to_le_bytes()),
-    }
-}
-
-/// The value rounded to `dtype`.
-fn round(dtype: Dtype, value: f32) -> f32 {
-    match dtype {
-        Dtype::F16 => f16_to_f32(f16_bits(value)),
-        Dtype::BF16 => bf16_to_f32(bf16_bits(value)),
-        _ => value,
     }
 }

@@ -110,6 +110,11 @@ impl Quantization {
         self.group_size
     }
 
+    /// Type of the scales of a matrix of `weights`: that of the weights in mode affine, bytes in every other.
+    pub const fn scale_dtype(self, weights: Dtype) -> Dtype {
+        if self.mode.has_biases() { weights } else { Dtype::U8 }
+    }
+
     /// Width in 32-bit words of a packed row of `columns` weights; `None` unless whole groups fill the row.
     pub const fn packed_columns(self, columns: usize) -> Option<usize> {
         if columns.is_multiple_of(self.group_size as usize) {

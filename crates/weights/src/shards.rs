@@ -96,6 +96,6 @@ pub fn plan_shards(mut tensors: Vec<TensorSpec>, max_bytes: u64) -> Result<Shard
 }
 
 /// The path of the module a tensor belongs to: its name without the last part, or all of a name that has one part.
-fn module_of(name: &str) -> &str {
+pub(crate) fn module_of(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(module, _)| module)
 }

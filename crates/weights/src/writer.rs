@@ -6,6 +6,7 @@ use std::io::Write;
 
 use serde_json::json;
 
+use crate::shards::module_of;
 use crate::{Dtype, Error, MAX_HEADER_BYTES, MAX_RANK, MAX_TENSORS, Tensor};
 
 /// Where data starts, and what tensors whose size allows it start at: a cache line, an AVX-512 register.
@@ -42,7 +43,8 @@ impl TensorSpec {
 ///
 /// The header is padded with spaces so that the data starts at a multiple of 64 bytes. Tensors whose size is a
 /// multiple of 64 come first, so each of them starts at one too; then the rest by descending alignment of their type,
-/// so each of them is aligned for its type. Within these, by name. There are no holes.
+/// so each of them is aligned for its type. Within these, by module, its weight first: what is made along with a long
+/// weight (scales, biases) is short and waits for it. There are no holes.
 #[derive(Debug, Clone)]
 pub struct Layout {
     header: Vec<u8>,
@@ -74,7 +76,9 @@ impl Layout {
         tensors.sort_by_cached_key(|tensor| {
             let whole_lines = tensor.bytes().is_ok_and(|bytes| bytes.is_multiple_of(ALIGNMENT as u64));
             let alignment = if whole_lines { ALIGNMENT } else { tensor.dtype.alignment() };
-            (std::cmp::Reverse(alignment), tensor.name.clone())
+            let module = module_of(&tensor.name);
+            let is_beside = tensor.name.strip_prefix(module) != Some(".weight");
+            (std::cmp::Reverse(alignment), module.to_owned(), is_beside, tensor.name.clone())
         });
 
         // Put together by hand: the order of keys in the text is then that of the file, whatever features of

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use mlxctl_weights::{
-    Affine, Checkpoint, Dtype, MatrixView, QuantizedView, Tensor, cast, cast_tensor, dequantize_affine, quantize_affine,
+    Affine, Checkpoint, Dtype, MatrixView, Mode, Quantization, QuantizedView, Tensor, cast, cast_tensor, dequantize,
+    dequantize_affine, quantize, quantize_affine,
 };
 
 const TYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
@@ -100,6 +101,58 @@ fn dequantised_bytes_equal_those_of_mlx() {
             assert_eq!(crc32(&kept).to_le_bytes(), part("crc").data[..], "{key}");
         }
     }
+}
+
+/// The modes without biases, with the key of their golden tensors.
+fn every_microscaling_format() -> impl Iterator<Item = (Dtype, Quantization, String)> {
+    TYPES.into_iter().flat_map(|dtype| {
+        Quantization::every()
+            .filter(|format| format.mode() != Mode::Affine)
+            .map(move |format| (dtype, format, format!("{dtype}.{}", format.mode().name())))
+    })
+}
+
+#[test]
+fn microscaled_bytes_equal_those_of_mlx_in_every_mode_and_type() {
+    let golden = golden("microscaling", include_bytes!("golden/microscaling.safetensors"));
+    for (dtype, format, key) in every_microscaling_format() {
+        let matrix = golden.tensor(dtype.name()).unwrap();
+        let (rows, columns) = matrix.rows_and_columns();
+        let expected = |part: &str| golden.tensor(&format!("{key}.{part}")).unwrap();
+        for threads in [1, 3, 1000] {
+            let ours = quantize(MatrixView { rows, columns, dtype, data: &matrix.data }, format, threads).unwrap();
+            assert_same(&format!("{key}.scales"), &ours.scales, expected("scales"));
+            assert_same(&format!("{key}.weight"), &ours.weight, expected("weight"));
+            assert!(ours.biases.is_empty());
+            let view = QuantizedView { rows, columns, dtype, weight: &ours.weight, scales: &ours.scales, biases: &[] };
+            let plain = dequantize(view, format, threads).unwrap();
+            let is_sound = |row: &[u8]| {
+                let wide = cast(dtype, Dtype::F32, row).unwrap();
+                wide.as_chunks::<4>().0.iter().all(|&value| !f32::from_le_bytes(value).is_nan())
+            };
+            let kept: Vec<u8> =
+                plain.chunks(columns * dtype.size()).filter(|row| is_sound(row)).flatten().copied().collect();
+            assert!(kept.len() > plain.len() / 2);
+            assert_eq!(crc32(&kept).to_le_bytes(), expected("crc").data[..], "{key}");
+        }
+    }
+}
+
+#[test]
+fn every_format_is_reached_by_one_way_in() {
+    let (weights, golden) = (weights(), affine());
+    for (dtype, affine, key) in every_format() {
+        let matrix = weights.tensor(dtype.name()).unwrap();
+        let (rows, columns) = matrix.rows_and_columns();
+        let ours = quantize(MatrixView { rows, columns, dtype, data: &matrix.data }, affine.into(), 2).unwrap();
+        assert_same(&key, &ours.weight, golden.tensor(&format!("{key}.weight")).unwrap());
+        let (weight, scales, biases) = (&ours.weight, &ours.scales, &ours.biases);
+        let view = QuantizedView { rows, columns, dtype, weight, scales, biases };
+        assert_eq!(dequantize(view, affine.into(), 2).unwrap(), dequantize_affine(view, affine, 1).unwrap());
+    }
+    let mxfp4 = Quantization::new(Mode::Mxfp4, 4, 32).unwrap();
+    let matrix = MatrixView { rows: 1, columns: 48, dtype: Dtype::F32, data: &[0; 192] };
+    assert!(quantize(matrix, mxfp4, 1).unwrap_err().to_string().contains("multiple of 32 columns"));
 }
 
 #[test]

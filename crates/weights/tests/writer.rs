@@ -51,6 +51,15 @@ fn whole_lines_come_first_then_descending_alignment_then_names() {
 }
 
 #[test]
+fn a_modules_weight_comes_before_what_is_made_with_it() {
+    let names = ["b.scales", "a.scales", "b.weight", "a.biases", "a.weight", "b.biases", "weight"];
+    let tensors = names.iter().map(|name| spec(name, Dtype::U8, &[64])).collect();
+    let layout = Layout::new(tensors, &mlx()).unwrap();
+    let order: Vec<&str> = layout.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+    assert_eq!(order, ["a.weight", "a.biases", "a.scales", "b.weight", "b.biases", "b.scales", "weight"]);
+}
+
+#[test]
 fn the_file_is_these_bytes() {
     let file = written(vec![spec("w", Dtype::U8, &[2, 1])]);
     let header = r#"{"__metadata__":{"format":"mlx"},"w":{"dtype":"U8","shape":[2,1],"data_offsets":[0,2]}}"#;

@@ -7,6 +7,9 @@ weights.safetensors      the inputs: f32, f16 and bf16, [rows, 128], hard rows f
 affine.safetensors       mx.quantize and mx.dequantize of them on the CPU, every width and group size:
                          {dtype}.{bits}.{group}.{weight|scales|biases}, and .crc, CRC-32 of the dequantised bytes
                          of the rows whose scales and biases are finite
+microscaling.safetensors mx.quantize and mx.dequantize in the modes mxfp4, mxfp8 and nvfp4 of the inputs and of further
+                         rows, which are in it as {dtype}: {dtype}.{mode}.{weight|scales}, and .crc, CRC-32 of the
+                         dequantised bytes of the rows in which no number is NaN
 cast.safetensors         {from} inputs and {from}.{to}, mx.array.astype on the CPU
 """
 
@@ -21,7 +24,7 @@ import numpy as np
 HERE = Path(__file__).parent
 COLUMNS = 128
 MLX = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
-NAMES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
+NAMES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8"}
 
 
 def raw(array):
@@ -92,6 +95,28 @@ def rows():
     return np.stack(hard + [normal(10.0**-k) for k in range(4)])
 
 
+def further_rows():
+    """Rows that break microscaling: exponents outside a byte, invalid divisions, ties, quotients beyond 2^24."""
+    random = np.random.default_rng(20260802)
+
+    def normal(scale):
+        return random.standard_normal(COLUMNS) * scale
+
+    ramp = np.arange(COLUMNS)
+    infinite = np.where(ramp % 3 == 0, 0.0, normal(1.0))
+    infinite[1::32] = np.inf
+    negative_nan = normal(1.0)
+    negative_nan[2::64] = -np.nan
+    ties = np.tile([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0], COLUMNS // 8)
+    near = np.tile([0.2501, 0.7501, 1.2501, 1.7501, 2.501, 3.501, 5.001, 6.0], COLUMNS // 8)
+    fine = np.tile(np.arange(32) / 1024 + 1.0, COLUMNS // 32)
+    powers = [np.where(ramp % 16 == 0, 6.0, 1.0) * 2.0**k for k in (-140, -130, -20, -3, 0, 7)]
+    return np.stack(
+        [normal(s) for s in (1e-44, 1e-42, 1e-39, 1e-6, 1e-5, 3e-4, 1e3, 3e3, 1e6, 1e9, 1e10, 1e12)]
+        + [infinite, negative_nan, ties, -ties, near, -near, ties / 3, fine, -fine * 448, *powers]
+    )
+
+
 def main():
     mx.set_default_device(mx.cpu)
     with np.errstate(over="ignore"):
@@ -111,6 +136,22 @@ def main():
                 kept = mx.array([i for i, is_finite in enumerate(finite) if is_finite])
                 affine[f"{key}.crc"] = mx.array([zlib.crc32(raw(plain[kept]))], dtype=mx.uint32)
     write(HERE / "affine.safetensors", affine)
+
+    with np.errstate(over="ignore"):
+        base = mx.concatenate([base, mx.array(further_rows().astype(np.float32))])
+    microscaling = {}
+    for name, dtype in MLX.items():
+        matrix = base.astype(dtype)
+        microscaling[name] = matrix
+        for mode in ("mxfp4", "mxfp8", "nvfp4"):
+            weight, scales = mx.quantize(matrix, mode=mode)
+            plain = mx.dequantize(weight, scales, mode=mode, dtype=dtype)
+            key = f"{name}.{mode}"
+            microscaling |= {f"{key}.weight": weight, f"{key}.scales": scales}
+            sound = mx.logical_not(mx.any(mx.isnan(plain), axis=1)).tolist()
+            kept = mx.array([i for i, is_sound in enumerate(sound) if is_sound])
+            microscaling[f"{key}.crc"] = mx.array([zlib.crc32(raw(plain[kept]))], dtype=mx.uint32)
+    write(HERE / "microscaling.safetensors", microscaling)
 
     random = np.random.default_rng(7)
     bits = random.integers(0, 2**32, 1500, dtype=np.uint64).astype(np.uint32)
