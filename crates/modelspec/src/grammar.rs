@@ -16,6 +16,39 @@ pub(crate) const HUB_PATTERN: &str =
 pub(crate) const INSIDE_PATTERN: &str = "^[^/\\\\:]";
 pub(crate) const URL_PATTERN: &str = "^https?://[^\\s/]+";
 
+/// A number and a unit; its bounds are told by the parser.
+pub(crate) const BYTE_SIZE_PATTERN: &str = "^[0-9]+(\\.[0-9]+)? ?([KMGT]i?B|B)$";
+
+/// Bytes of a size such as `500MB`, `2GiB` or `1.5 GB`: from 1 MB to 1 PB.
+pub(crate) fn byte_size(text: &str) -> Result<u64, Objection> {
+    const UNITS: [(&str, f64); 9] = [
+        ("KiB", 1024.0),
+        ("MiB", 1_048_576.0),
+        ("GiB", 1_073_741_824.0),
+        ("TiB", 1_099_511_627_776.0),
+        ("KB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("TB", 1e12),
+        ("B", 1.0),
+    ];
+    let unit = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)));
+    let is_number = |number: &str| {
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        [whole, fraction].iter().all(|digits| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
+    };
+    let bytes = unit.and_then(|(number, bytes)| {
+        let number = number.strip_suffix(' ').unwrap_or(number);
+        is_number(number).then(|| number.parse::<f64>().ok())?.map(|number| number * bytes)
+    });
+    match bytes {
+        None => Err(Objection::new(format!("is {}, which is no size", shown(text)))
+            .hint("write a number and a unit, such as `500MB` or `2GiB`")),
+        Some(bytes) if (1e6..=1e15).contains(&bytes) => Ok(bytes as u64),
+        Some(_) => Err(Objection::new(format!("is {}, and a size is from 1MB to 1000TB", shown(text)))),
+    }
+}
+
 /// The name of a model: a repository name, without registry, tag or digest.
 pub(crate) fn name(text: &str) -> Result<(), Objection> {
     let wrong = || Objection::new(format!("is {}, which is no name for a model", shown(text)));

@@ -42,6 +42,8 @@ static FILE_PATTERN: TextRule =
     TextRule::new("a pattern", 1024).checked(Some("^[^/\\\\:\\[\\]{}!]"), grammar::file_pattern);
 static MODULE_PATTERN: TextRule =
     TextRule::new("a pattern", 512).checked(Some("^[^\\s\\[\\]{}!]+$"), grammar::module_pattern);
+static SHARD_SIZE: TextRule =
+    TextRule::new("a size", 32).checked(Some(grammar::BYTE_SIZE_PATTERN), |text| grammar::byte_size(text).map(drop));
 static TEMPLATE: TextRule = TextRule::new("a Jinja template", MAX_PROSE);
 static ADAPTER_NAME: TextRule =
     TextRule::new("a name", 128).verbatim().checked(Some("^[A-Za-z0-9_][A-Za-z0-9._-]*$"), |name| {
@@ -118,6 +120,13 @@ pub(crate) static RECIPE: Record = Record::new(
         Key::new("dtype", Shape::Word(DTYPES), "what dense weights are stored as")
             .default("the source's")
             .also_called(&["precision", "torch_dtype", "format"]),
+        Key::new(
+            "shard_size",
+            Shape::Text(&SHARD_SIZE),
+            "the most that one file of rewritten weights holds, such as `500MB` or `2GiB`; given alone, it rewrites them",
+        )
+        .default("`5GiB`")
+        .also_called(&["max_shard_size", "shardSize"]),
         Key::new("tokenizer", Shape::Record(&TOKENIZER), "another tokenizer").default("the source's"),
         Key::new("template", Shape::Record(&TEMPLATE_SOURCE), "another chat template")
             .default("the source's")
@@ -186,6 +195,7 @@ pub(crate) static QUANTIZE: Record = Record::new(
             .also_called(&["type", "method", "format"]),
         Key::new("bits", BITS, "bits a weight").default("the mode's; 4 for `affine`").also_called(&["width", "wbits"]),
         Key::new("group_size", GROUP_SIZE, "weights a group").default("the mode's; 64 for `affine`").also_called(&["group", "groupsize"]),
+        Key::new("recipe", Shape::Word(quantize::RECIPES), "bits by layer instead of `bits`, as mlx-lm's recipes of these names choose them: more for the layers that matter most").default("none").also_called(&["predicate", "quant_predicate", "mixed"]),
         Key::new("overrides", Shape::List(&OVERRIDES), "exceptions; the last one that matches a module holds").default("none").also_called(&["exceptions"]),
     ],
 )
@@ -260,6 +270,9 @@ static ADAPTER: Record = Record::new(
             "repo",
         ]),
         Key::new("oci", Shape::Text(&OCI), "another artifact").also_called(&["image", "artifact"]),
+        Key::new("merge", Shape::Flag, "its change is added to the weights, and it does not travel by itself")
+            .default("false")
+            .also_called(&["fuse", "merged"]),
     ],
 )
 .exactly_one_of(&["path", "hf", "oci"]);

@@ -27,7 +27,7 @@ mod tree;
 pub use mlxctl_artifact::{Expectation, Parameters, SmokeTest};
 pub use parse::{MAX_RECIPE_BYTES, parse};
 pub use problem::{Invalid, Problem};
-pub use quantize::{Quantize, QuantizeMode, QuantizeOverride, QuantizeScheme};
+pub use quantize::{MixedRecipe, Quantize, QuantizeMode, QuantizeOverride, QuantizeScheme};
 pub use recipe::{
     API_VERSION, Adapter, Capability, Draft, Dtype, FileSelection, From, HubReference, KIND, ModelSpec, TemplateSource,
     TokenizerSource,

@@ -61,6 +61,46 @@ impl QuantizeMode {
     }
 }
 
+/// A choice of widths by layer, as mlx-lm's recipes of the same names make it: the layers that matter most keep more
+/// bits. Which layers these are depends on the model: the builder decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names are the widths, the low before the high")]
+pub enum MixedRecipe {
+    #[serde(rename = "mixed_2_6")]
+    Mixed2And6,
+    #[serde(rename = "mixed_3_4")]
+    Mixed3And4,
+    #[serde(rename = "mixed_3_6")]
+    Mixed3And6,
+    #[serde(rename = "mixed_4_6")]
+    Mixed4And6,
+}
+
+pub(crate) const RECIPES: &[&str] = &["mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"];
+
+impl MixedRecipe {
+    /// The name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mixed2And6 => "mixed_2_6",
+            Self::Mixed3And4 => "mixed_3_4",
+            Self::Mixed3And6 => "mixed_3_6",
+            Self::Mixed4And6 => "mixed_4_6",
+        }
+    }
+
+    /// Bits a weight: of most modules, and of those that matter most.
+    pub fn widths(self) -> (u8, u8) {
+        match self {
+            Self::Mixed2And6 => (2, 6),
+            Self::Mixed3And4 => (3, 4),
+            Self::Mixed3And6 => (3, 6),
+            Self::Mixed4And6 => (4, 6),
+        }
+    }
+}
+
 /// The parameters that hold for one module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QuantizeScheme {
@@ -82,6 +122,9 @@ pub struct Quantize {
     pub bits: u8,
     /// Weights a group.
     pub group_size: u32,
+    /// Bits by layer instead of `bits`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<MixedRecipe>,
     /// Exceptions; the last one that matches a module holds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<QuantizeOverride>,
@@ -94,15 +137,16 @@ struct Written {
     mode: QuantizeMode,
     bits: Option<u8>,
     group_size: Option<u32>,
+    recipe: Option<MixedRecipe>,
     #[serde(default)]
     overrides: Vec<QuantizeOverride>,
 }
 
 impl From<Written> for Quantize {
     fn from(written: Written) -> Self {
-        let Written { mode, bits, group_size, overrides } = written;
+        let Written { mode, bits, group_size, recipe, overrides } = written;
         let bits = bits.unwrap_or(mode.widths()[0]);
-        Self { mode, bits, group_size: group_size.unwrap_or(mode.group_sizes()[0]), overrides }
+        Self { mode, bits, group_size: group_size.unwrap_or(mode.group_sizes()[0]), recipe, overrides }
     }
 }
 
@@ -127,12 +171,23 @@ pub struct QuantizeOverride {
 }
 
 impl Quantize {
-    /// What holds for a module by its dotted name, without `.weight`; `None` where it stays as it is.
+    /// What holds where nothing else is said.
+    pub fn scheme(&self) -> QuantizeScheme {
+        QuantizeScheme { mode: self.mode, bits: self.bits, group_size: self.group_size }
+    }
+
+    /// What holds for a module by its dotted name, without `.weight`; `None` where it stays as it is. Where there is
+    /// a [`recipe`](Self::recipe), this knows nothing of it: ask [`over`](Self::over).
     pub fn for_module(&self, module: &str) -> Option<QuantizeScheme> {
+        self.over(self.scheme(), module)
+    }
+
+    /// What the overrides make of the scheme that was chosen for a module.
+    pub fn over(&self, base: QuantizeScheme, module: &str) -> Option<QuantizeScheme> {
         match self.overrides.iter().rev().find(|exception| glob::name_matches(&exception.pattern, module)) {
             Some(exception) if exception.skip => None,
-            Some(exception) => Some(exception.scheme(self)),
-            None => Some(QuantizeScheme { mode: self.mode, bits: self.bits, group_size: self.group_size }),
+            Some(exception) => Some(exception.scheme(base)),
+            None => Some(base),
         }
     }
 }
@@ -146,7 +201,7 @@ impl Quantize {
 
 impl QuantizeOverride {
     /// What it says, the rest from `base`; another mode brings its own defaults.
-    fn scheme(&self, base: &Quantize) -> QuantizeScheme {
+    fn scheme(&self, base: QuantizeScheme) -> QuantizeScheme {
         let mode = self.mode.unwrap_or(base.mode);
         let (bits, group_size) =
             if mode == base.mode { (base.bits, base.group_size) } else { (mode.widths()[0], mode.group_sizes()[0]) };
@@ -181,6 +236,18 @@ pub(crate) fn rule(whole: &Whole<'_>, report: &mut Report<'_>) {
     // A mode that was refused says nothing about the rest.
     let Some(base) = scheme(whole.node, whole.values, None) else { return };
     let mut sound = true;
+    if let Some(recipe) = whole.values.get("recipe").and_then(Value::as_str) {
+        let hint = "overrides hold over a recipe: give them the modules that should differ";
+        if whole.values.contains_key("bits") {
+            let message = format!("has both `recipe` and `bits`, and {recipe} chooses the bits");
+            object(report, whole.place("bits"), whole.path, Objection::new(message).hint(hint));
+        }
+        if base.mode != QuantizeMode::Affine {
+            let message = format!("is {}, and {recipe} is of mode affine", base.mode.name());
+            object(report, whole.place("mode"), &join(whole.path, "mode"), Objection::new(message));
+            sound = false;
+        }
+    }
     for (key, objection) in base.objections() {
         sound = false;
         object(report, whole.place(key), &join(whole.path, key), objection);
@@ -248,9 +315,15 @@ fn plain_values(node: &Node) -> Map<String, Value> {
         .collect()
 }
 
-/// The rule for editors: widths and groups by mode.
+/// The rule for editors: widths and groups by mode, and a recipe that chooses the bits.
 pub(crate) fn schema_rule(schema: &mut Map<String, Value>) {
-    let rules: Vec<_> = MODES.iter().filter_map(|name| QuantizeMode::from_name(name)).map(mode_rule).collect();
+    let chosen = json!({
+        "not": { "required": ["bits"] },
+        "properties": { "mode": { "const": QuantizeMode::Affine.name() } },
+    });
+    let rules = std::iter::once(json!({ "if": { "required": ["recipe"] }, "then": chosen }));
+    let rules: Vec<_> =
+        rules.chain(MODES.iter().filter_map(|name| QuantizeMode::from_name(name)).map(mode_rule)).collect();
     schema.insert("allOf".into(), rules.into());
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use mlxctl_artifact::{Parameters, PinnedAdapter, PinnedDraft, Reference, ResolvedSpec, SmokeTest};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::glob;
+use crate::grammar;
 use crate::quantize::Quantize;
 
 /// The `apiVersion` of a recipe.
@@ -52,6 +54,9 @@ pub struct ModelSpec {
     pub quantize: Option<Quantize>,
     /// What dense weights are stored as; `None` keeps theirs.
     pub dtype: Option<Dtype>,
+    /// The most bytes of data in one file of rewritten weights.
+    #[serde(default, deserialize_with = "byte_size")]
+    pub shard_size: Option<u64>,
     /// Another tokenizer than the source's.
     pub tokenizer: Option<TokenizerSource>,
     /// Another chat template than the source's.
@@ -80,6 +85,13 @@ pub struct ModelSpec {
 fn relative_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let paths = Vec::<String>::deserialize(deserializer)?;
     Ok(paths.into_iter().map(|path| path.strip_prefix("./").map(str::to_owned).unwrap_or(path)).collect())
+}
+
+/// From text that `grammar` let pass.
+fn byte_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    let size = text.map(|text| grammar::byte_size(&text)).transpose();
+    size.map_err(|objection| D::Error::custom(objection.message))
 }
 
 /// Where a model or an adapter comes from.
@@ -240,6 +252,9 @@ pub struct Adapter {
     /// Where it comes from.
     #[serde(flatten)]
     pub from: From,
+    /// Its change is added to the weights when the model is created; it does not travel by itself.
+    #[serde(default)]
+    pub merge: bool,
 }
 
 /// A smaller model that drafts for this one.

@@ -24,7 +24,7 @@ const CASES: &[(&str, &[&str])] = &[
         "zzz: 1",
         &[
             "5:1: unknown key `zzz`",
-            "hint: the keys here are `apiVersion`, `kind`, `name`, `version`, `description`, `authors`, `vendor`, `family`, `licenses`, `url`, `labels`, `from`, `files`, `quantize`, `dtype`, `tokenizer`, `template`, `system`, `parameters`, `capabilities`, `adapters`, `draft`, `docs`, `tests`",
+            "hint: the keys here are `apiVersion`, `kind`, `name`, `version`, `description`, `authors`, `vendor`, `family`, `licenses`, `url`, `labels`, `from`, `files`, `quantize`, `dtype`, `shard_size`, `tokenizer`, `template`, `system`, `parameters`, `capabilities`, `adapters`, `draft`, `docs`, `tests`",
         ],
     ),
     ("parameters: {topP: 0.5}", &["5:14: unknown key `topP` in `parameters`", "hint: did you mean `top_p`?"]),
@@ -188,6 +188,29 @@ const CASES: &[(&str, &[&str])] = &[
         "quantize: {mode: mxfp4, overrides: [{match: a, bits: 8}]}",
         &["5:54: `quantize.overrides[0].bits` is 8, and mode mxfp4 takes 4"],
     ),
+    (
+        "quantize: {recipe: mixed_4_6, bits: 4}",
+        &[
+            "5:37: `quantize` has both `recipe` and `bits`, and mixed_4_6 chooses the bits",
+            "hint: overrides hold over a recipe: give them the modules that should differ",
+        ],
+    ),
+    (
+        "quantize: {recipe: mixed_4_6, mode: mxfp4}",
+        &["5:37: `quantize.mode` is mxfp4, and mixed_4_6 is of mode affine"],
+    ),
+    (
+        "quantize: {recipe: mixed_4_5}",
+        &[
+            "5:20: `quantize.recipe` must be one of `mixed_2_6`, `mixed_3_4`, `mixed_3_6`, `mixed_4_6`, found the text `mixed_4_5`",
+            "hint: did you mean `mixed_4_6`?",
+        ],
+    ),
+    (
+        "shard_size: 5G",
+        &["5:13: `shard_size` is `5G`, which is no size", "hint: write a number and a unit, such as `500MB` or `2GiB`"],
+    ),
+    ("shard_size: 5KB", &["5:13: `shard_size` is `5KB`, and a size is from 1MB to 1000TB"]),
     ("dtype: float16", &["5:8: `dtype` must be one of `bf16`, `f16`, `f32`, found the text `float16`"]),
     (
         "dtype: bf15",

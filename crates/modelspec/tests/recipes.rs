@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use mlxctl_modelspec::{
-    Adapter, Capability, Dtype, Expectation, From, HubReference, MAX_RECIPE_BYTES, ModelSpec, QuantizeMode,
-    QuantizeScheme, SmokeTest, TemplateSource, parse,
+    Adapter, Capability, Dtype, Expectation, From, HubReference, MAX_RECIPE_BYTES, MixedRecipe, ModelSpec,
+    QuantizeMode, QuantizeScheme, SmokeTest, TemplateSource, parse,
 };
 
 const HEAD: &str = "apiVersion: mlxctl.dev/v1alpha1\nkind: ModelSpec\n";
@@ -68,7 +68,7 @@ fn a_recipe_with_every_key_is_taken() {
     assert_eq!((parameters.top_k, parameters.max_tokens, parameters.seed), (Some(40), Some(512), Some(1)));
     assert_eq!((parameters.context_length, parameters.repetition_penalty), (Some(4096), Some(1.0)));
     assert_eq!(parameters.stop, ["\n", "</s>"]);
-    assert_eq!(spec.adapters[0], Adapter { name: "sql".into(), from: From::Path("./lora".into()) });
+    assert_eq!(spec.adapters[0], Adapter { name: "sql".into(), from: From::Path("./lora".into()), merge: false });
     assert_eq!(spec.adapters[1].from, From::Oci("ghcr.io/org/de:1".parse().unwrap()));
     assert_eq!(spec.draft.unwrap().oci.to_string(), "ghcr.io/org/tiny:1");
     assert_eq!(spec.docs, ["README.md", "LICENSE"]);
@@ -133,6 +133,37 @@ fn the_last_override_that_matches_holds() {
     assert_eq!(quantize.for_module("layers.1.gate"), None);
     assert_eq!(quantize.for_module("layers.0.gate"), scheme(QuantizeMode::Mxfp4, 4, 32));
     assert_eq!(quantize.for_module("a"), scheme(QuantizeMode::Affine, 6, 64));
+}
+
+#[test]
+fn overrides_hold_over_a_recipe() {
+    let spec = with("quantize: {recipe: mixed_2_6, group_size: 32, overrides: [{match: lm_head, bits: 8}]}");
+    let quantize = spec.quantize.unwrap();
+    assert_eq!(quantize.recipe.map(MixedRecipe::widths), Some((2, 6)));
+    let chosen = QuantizeScheme { bits: 2, ..quantize.scheme() };
+    assert_eq!(quantize.over(chosen, "a"), Some(chosen));
+    assert_eq!(quantize.over(chosen, "lm_head"), Some(QuantizeScheme { bits: 8, ..chosen }));
+    assert_eq!((chosen.mode, chosen.group_size), (QuantizeMode::Affine, 32));
+}
+
+#[test]
+fn sizes_are_read_with_their_unit() {
+    for (text, bytes) in [
+        ("5GiB", 5 << 30),
+        ("500MB", 500_000_000),
+        ("1.5 GB", 1_500_000_000),
+        ("2000000B", 2_000_000),
+        ("2TiB", 2 << 40),
+    ] {
+        assert_eq!(with(&format!("shard_size: {text}")).shard_size, Some(bytes), "{text}");
+    }
+    assert_eq!(with("").shard_size, None);
+}
+
+#[test]
+fn adapters_are_merged_where_the_recipe_says_so() {
+    let adapters = with("adapters: [{name: a, path: x, merge: true}, {name: b, path: y}]").adapters;
+    assert_eq!((adapters[0].merge, adapters[1].merge), (true, false));
 }
 
 #[test]
