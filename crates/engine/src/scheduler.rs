@@ -130,17 +130,14 @@ impl Scheduler {
 
     fn tick(&mut self, now: Duration) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let preempted = self.make_room_for_decodes(now, &mut effects);
-        if !preempted {
-            self.admit(now, &mut effects);
-        }
+        self.make_room_for_decodes(now, &mut effects);
+        self.admit(now, &mut effects);
         self.share_out(&mut effects);
         effects
     }
 
-    /// Gives every decode a block for its token where its last one is full; true where a sequence had to give way.
-    fn make_room_for_decodes(&mut self, now: Duration, effects: &mut Vec<Effect>) -> bool {
-        let mut preempted = false;
+    /// Gives every decode a block for its token where its last one is full.
+    fn make_room_for_decodes(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let mut index = 0;
         while index < self.running.len() {
             let needed = self.blocks_for(self.running[index].tokens);
@@ -152,12 +149,10 @@ impl Scheduler {
                     self.take_back(blocks);
                     effects.push(Effect::Preempted { id: last.id });
                     self.waiting.push_front(Sequence { stored: 0, since: now, ..last });
-                    preempted = true;
                 }
             }
             index += 1;
         }
-        preempted
     }
 
     fn admit(&mut self, now: Duration, effects: &mut Vec<Effect>) {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use mlxctl_artifact::Reference;
 use mlxctl_settings::{Environment, Flags, Settings};
 use mlxctl_store::Store;
@@ -146,6 +147,12 @@ async fn serve(args: ServeArgs, settings: Settings, options: MountOptions) -> Re
             app.enter(Phase::Stopping);
         }
     };
+    // A token is a packet of some hundred bytes; it must not wait for the next one.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "small answers may wait");
+        }
+    });
     let server = tokio::spawn(axum::serve(listener, router(app.clone())).with_graceful_shutdown(drained).into_future());
     let reaper = tokio::spawn(app.clone().reap());
 

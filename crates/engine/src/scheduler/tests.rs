@@ -91,7 +91,7 @@ fn no_more_sequences_run_than_allowed_and_they_are_admitted_in_order() {
 fn a_sequence_waits_until_its_blocks_are_free_and_nobody_overtakes_it() {
     let limits = Limits { blocks: 3, ..LIMITS };
     check(limits, &[("a1:8", ""), ("t", "+1 1@0+8!"), ("a2:5", ""), ("a3:1", ""), ("t", "1@8+1!")]);
-    check(limits, &[("a1:4", ""), ("t", "+1 1@0+4!"), ("a2:8", ""), ("t", "1@4+1!"), ("l1", ""), ("t", "+2 2@0+8!")]);
+    check(limits, &[("a1:4", ""), ("t", "+1 1@0+4!"), ("a2:4", ""), ("t", "1@4+1!"), ("l1", ""), ("t", "+2 2@0+4!")]);
 }
 
 #[test]

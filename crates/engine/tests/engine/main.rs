@@ -60,8 +60,12 @@ fn an_answer_ends_at_the_tokens_asked_for_and_at_the_end_of_the_context() {
     three.max_tokens = Some(3);
     let (text, done) = drain(handle.submit(three).unwrap());
     assert_eq!((text.as_str(), done.reason, done.generated_tokens), ("bcd", Finish::Length, 3));
-    let (text, done) = drain(handle.submit(request(&[1])).unwrap());
-    assert_eq!((text.as_str(), done.reason, done.generated_tokens), ("bcdefghij", Finish::Length, 9));
+    for most in [None, Some(1000)] {
+        let mut long = request(&[1]);
+        long.max_tokens = most;
+        let (text, done) = drain(handle.submit(long).unwrap());
+        assert_eq!((text.as_str(), done.reason, done.generated_tokens), ("bcdefghij", Finish::Length, 9));
+    }
 }
 
 #[test]

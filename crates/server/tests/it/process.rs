@@ -4,8 +4,15 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
+use mlxctl_content::Repository;
+use mlxctl_registry_server::{Options, Repositories};
+use mlxctl_store::Store;
+
+use crate::stored::artifact;
 use crate::world::pebble;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -42,9 +49,12 @@ fn wait_until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 impl Daemon {
     fn start() -> Self {
+        Self::serving(&format!("dir:{}", pebble().display()))
+    }
+
+    fn serving(model: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(home.path().join("log")).unwrap();
-        let model = format!("dir:{}", pebble().display());
         let child = command(home.path()).arg(model).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let mut daemon = Self { child, port: 0, home };
         daemon.port = wait_until("the run file", || {
@@ -170,4 +180,47 @@ fn smoke_prints_a_report() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["name"], &report["passed"]), (&"weights".into(), &true.into()));
+}
+
+/// The repositories of a store, to be pulled from.
+struct Shelf(Store);
+
+#[async_trait]
+impl Repositories for Shelf {
+    fn repository(&self, name: &str) -> Result<Arc<dyn Repository>, mlxctl_content::Error> {
+        let refused = |error: mlxctl_store::Error| mlxctl_content::Error::Refused { message: error.to_string() };
+        Ok(Arc::new(self.0.repository(name).map_err(refused)?))
+    }
+
+    async fn names(&self) -> Result<Vec<String>, mlxctl_content::Error> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn what_is_absent_is_pulled_and_stays() {
+    let shelf = tempfile::tempdir().unwrap();
+    let store = Store::open(shelf.path()).unwrap();
+    let (descriptor, _) = artifact(&store);
+    store.tag(&"org/pebble:1.0.0".parse().unwrap(), &descriptor).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let name = format!("{}/org/pebble:1.0.0", listener.local_addr().unwrap());
+    let registry = mlxctl_registry_server::router(Arc::new(Shelf(store)), Options::default());
+    runtime.spawn(axum::serve(listener, registry).into_future());
+
+    let daemon = Daemon::serving(&name);
+    let body = format!(r#"{{"model":"{name}","prompt":"What is the capital of France?","stream":false}}"#);
+    let answer = daemon.ask("POST", "/api/generate", &body);
+    assert!(answer.contains("The capital of France is"), "{answer}");
+    assert!(answer.contains(&format!("x-model-digest: {}", descriptor.digest)), "{answer}");
+    drop(runtime);
+    // The registry is gone; what was pulled is in the store.
+    let again = Command::new(env!("CARGO_BIN_EXE_mlxserve"))
+        .env_clear()
+        .env("MLXCTL_HOME", daemon.home.path())
+        .args(["smoke", &name])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&again.stdout).contains("passed:"), "{again:?}");
 }

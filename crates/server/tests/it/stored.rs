@@ -18,7 +18,7 @@ const RECIPE: &str = r#"{"apiVersion":"mlxctl.dev/v1alpha1","kind":"ModelSpec","
              {"prompt":"What is the capital of France?","expect":{"equals":"Rome"}}]}"#;
 
 /// Pebble's files and a recipe as an artifact.
-fn artifact(store: &Store) -> (Descriptor, Manifest) {
+pub(crate) fn artifact(store: &Store) -> (Descriptor, Manifest) {
     let mut layers = Vec::new();
     for (name, kind) in [
         ("config.json", LayerKind::WeightConfig),
