@@ -51,7 +51,10 @@ fn one(index: usize, message: &Message) -> Result<(), Invalid> {
         }
     }
     match message.get("tool_calls") {
-        None | Some(Value::Null | Value::Array(_)) => {}
+        None | Some(Value::Null) => {}
+        Some(Value::Array(calls)) => {
+            calls.iter().enumerate().try_for_each(|(i, call)| function(&format!("{}[{i}]", at("tool_calls")), call))?;
+        }
         Some(other) => {
             return Err(Invalid::field(at("tool_calls"), format!("expected an array, found {}", kind(other))));
         }
@@ -59,6 +62,32 @@ fn one(index: usize, message: &Message) -> Result<(), Invalid> {
     match message.get("images") {
         Some(Value::Array(images)) if !images.is_empty() => Err(Invalid::not_yet(at("images"), "reading images")),
         _ => Ok(()),
+    }
+}
+
+/// Checks the tools under the name `tools`: each has a function with a name.
+pub(crate) fn check_tools(tools: &[Value]) -> Result<(), Invalid> {
+    tools.iter().enumerate().try_for_each(|(index, tool)| function(&format!("tools[{index}]"), tool))
+}
+
+/// A tool, or the call of one.
+fn function(field: &str, tool: &Value) -> Result<(), Invalid> {
+    let Value::Object(tool) = tool else {
+        return Err(Invalid::field(field, format!("expected an object, found {}", kind(tool))));
+    };
+    match tool.get("function") {
+        Some(Value::Object(function)) => match function.get("name") {
+            Some(Value::String(_)) => Ok(()),
+            None => Err(Invalid::field(format!("{field}.function.name"), "is required")),
+            Some(other) => {
+                let reason = format!("expected a string, found {}", kind(other));
+                Err(Invalid::field(format!("{field}.function.name"), reason))
+            }
+        },
+        None => Err(Invalid::field(format!("{field}.function"), "is required")),
+        Some(other) => {
+            Err(Invalid::field(format!("{field}.function"), format!("expected an object, found {}", kind(other))))
+        }
     }
 }
 

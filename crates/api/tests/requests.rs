@@ -39,6 +39,8 @@ fn a_bad_field_of_openai_is_named() {
     check(r#""response_format":{"type":"json_object"}"#, "response_format");
     check(r#""tools":[1]"#, "tools[0]");
     check(r#""tools":{}"#, "tools");
+    check(r#""tools":[{"type":"function"}]"#, "tools[0].function");
+    check(r#""tools":[{"type":"function","function":{"name":1}}]"#, "tools[0].function.name");
     check(r#""tool_choice":"required""#, "tool_choice");
     check(r#""presence_penalty":3"#, "presence_penalty");
     check(r#""min_p":2"#, "min_p");
@@ -63,6 +65,7 @@ fn a_bad_message_is_named() {
     check(r#"[{"role":"user","content":[{"type":"image_url","image_url":{}}]}]"#, "messages[0].content[0].type");
     check(r#"[{"role":"user","content":[{"type":"text"}]}]"#, "messages[0].content[0].text");
     check(r#"[{"role":"user","content":["x"]}]"#, "messages[0].content[0]");
+    check(r#"[{"role":"assistant","tool_calls":[{"id":"1"}]}]"#, "messages[0].tool_calls[0].function");
     check(r#"[{"role":"user","content":"x","images":["aGk="]}]"#, "messages[0].images");
 }
 
@@ -100,7 +103,7 @@ fn openai_is_lenient_where_the_original_is() {
     assert_eq!(request.stop, Some(Strings(vec!["x".to_owned()])));
     assert_eq!((request.most_tokens(), request.temperature), (Some(7), None));
     let silent = r#"{"model":"m","messages":[{"role":"user","content":"x"},
-        {"role":"assistant","content":null,"tool_calls":[{"id":"1"}]},{"role":"tool","content":"4","tool_call_id":"1"}]}"#;
+        {"role":"assistant","content":null,"tool_calls":[{"id":"1","function":{"name":"f","arguments":"{}"}}]},{"role":"tool","content":"4","tool_call_id":"1"}]}"#;
     read_request::<openai::ChatRequest>(silent.as_bytes()).unwrap();
 }
 

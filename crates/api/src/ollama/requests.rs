@@ -106,11 +106,7 @@ impl Checked for ChatRequest {
     fn check(&self) -> Result<(), Invalid> {
         name(&self.model)?;
         messages::check(self.messages.as_deref().unwrap_or_default())?;
-        for (index, tool) in self.tools.iter().flatten().enumerate() {
-            if !tool.is_object() {
-                return Err(Invalid::field(format!("tools[{index}]"), "expected an object"));
-            }
-        }
+        messages::check_tools(self.tools.as_deref().unwrap_or_default())?;
         self.options.iter().try_for_each(Options::check)?;
         refuse("format", self.format.as_ref(), "a format other than text")?;
         refuse("logprobs", self.logprobs.as_ref(), "reporting probabilities")?;

@@ -98,11 +98,7 @@ impl Checked for ChatRequest {
         penalty("repetition_penalty", self.repetition_penalty)?;
         stops(self.stop.as_ref())?;
         choices(1, self.n)?;
-        for (index, tool) in self.tools.iter().flatten().enumerate() {
-            if !tool.is_object() {
-                return Err(Invalid::field(format!("tools[{index}]"), "expected an object"));
-            }
-        }
+        messages::check_tools(self.tools.as_deref().unwrap_or_default())?;
         match &self.tool_choice {
             None | Some(Value::Null) => {}
             Some(Value::String(choice)) if choice == "none" || choice == "auto" => {}
