@@ -38,6 +38,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
         Err(reason) => skipped.push(format!("tests with Python clients and references: {reason}")),
     }
+    match tools::schemas() {
+        Ok(folder) => {
+            command.env("MLXCTL_TEST_SCHEMAS", folder);
+        }
+        Err(reason) => skipped.push(format!("tests against the specifications' schemas: {reason}")),
+    }
     steps::run(cargo().args(["build", "--quiet", "--package", "mlxctl", "--package", "mlxserve"]))?;
     steps::run(&mut command)?;
 

@@ -61,3 +61,50 @@ pub(crate) fn python(name: &str) -> Result<PathBuf> {
     std::fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     Ok(interpreter)
 }
+
+/// Go modules that hold the schemas of the specifications, and the folder each goes into.
+const SPECIFICATIONS: [(&str, &str); 2] = [
+    ("github.com/opencontainers/image-spec@v1.1.1", "image-spec"),
+    ("github.com/modelpack/model-spec@v0.0.7", "model-spec"),
+];
+
+/// The JSON Schemas of the OCI image specification and of ModelPack, which their projects publish as Go modules: a
+/// folder with one subfolder for each.
+pub(crate) fn schemas() -> Result<PathBuf> {
+    let folder = target().join("specifications");
+    for (module, name) in SPECIFICATIONS {
+        let kept = folder.join(name);
+        if kept.is_dir() {
+            continue;
+        }
+        let cache = target().join("go");
+        let mut download = Command::new(go()?);
+        download.args(["mod", "download", module]).current_dir(root());
+        run(download.env("GOPATH", &cache).env("GOFLAGS", "-modcacherw").env("GO111MODULE", "on"))?;
+        std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let from = cache.join("pkg/mod").join(module).join("schema");
+        copy_files(&from, &kept).map_err(|error| format!("{}: {error}", from.display()))?;
+    }
+    Ok(folder)
+}
+
+/// A Go toolchain: the machine's, else the one that PyPI has.
+fn go() -> Result<PathBuf> {
+    if has("go") {
+        return Ok("go".into());
+    }
+    Ok(python("go")?.with_file_name("go"))
+}
+
+/// Copies the files of a folder, under a name that appears when all are there.
+fn copy_files(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+    let fresh = to.with_extension("part");
+    std::fs::create_dir_all(&fresh)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), fresh.join(entry.file_name()))?;
+        }
+    }
+    std::fs::rename(fresh, to)
+}

@@ -3,8 +3,14 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+/// How long a server may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The folder that holds `mlxctl` and `mlxserve`: where cargo put this test's own program's neighbours.
 ///
@@ -107,11 +113,21 @@ pub struct Server {
 impl Server {
     fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().expect("the server can be started");
-        let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("the server says where it listens");
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            // Whoever waits for the line sees that none came.
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = tell.send(line);
+        });
+        let line = told.recv_timeout(START_LIMIT).unwrap_or_default();
         let address = line.trim().trim_start_matches("http://").to_owned();
-        assert!(address.contains(':'), "the server ended before it listened: {line:?}");
+        if !address.contains(':') {
+            let _ = child.kill();
+            let ended = child.wait();
+            panic!("the server did not say where it listens: {line:?}, {ended:?}");
+        }
         Self { child, address }
     }
 
