@@ -125,8 +125,11 @@ fn widen_one(dtype: Dtype, bytes: &[u8]) -> f32 {
 #[inline(always)]
 fn widen_codes_4<A: Arithmetic>(codes: &[u8], scale: f32, bias: f32, out: &mut [f32]) {
     let (even, odd) = out.split_at_mut(codes.len());
-    for ((&code, even), odd) in codes.iter().zip(even).zip(odd) {
+    // One loop a half, each a load, a conversion and a store of neighbours: what vector units do best.
+    for (&code, even) in codes.iter().zip(even) {
         *even = A::multiply_add(f32::from(code & 15), scale, bias);
+    }
+    for (&code, odd) in codes.iter().zip(odd) {
         *odd = A::multiply_add(f32::from(code >> 4), scale, bias);
     }
 }
