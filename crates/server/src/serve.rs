@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
-use mlxctl_artifact::Reference;
+use mlxctl_artifact::{Expectation, Reference};
 use mlxctl_settings::{Environment, Flags, Settings};
 use mlxctl_store::Store;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::app::{App, Phase, apart, router};
 use crate::options::{Action, BackendKind, Command, MountArgs, ServeArgs, SmokeArgs, Target};
 use crate::pull::pull;
-use crate::{Catalogue, Error, Guard, MountOptions, smoke, start_engine};
+use crate::{Catalogue, Error, Guard, MountOptions, SmokeOutcome, smoke, start_engine};
 
 /// The code of a program that was interrupted twice: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -101,13 +101,26 @@ fn run_smoke(args: &SmokeArgs) -> Result<ExitCode, Error> {
         for test in &report.tests {
             let verdict = if test.passed { "passed" } else { "FAILED" };
             let answer = test.error.as_deref().unwrap_or(&test.answer);
-            out.extend([verdict, ": ", &format!("{:?} → {answer:?}", test.prompt), "\n"]);
+            out.extend([verdict, ": ", &format!("{:?} → {answer:?}", test.prompt)]);
+            if !test.passed {
+                out.extend([", expected ", &expected(test)]);
+            }
+            out.push('\n');
         }
     }
     std::io::stdout()
         .write_all(out.as_bytes())
         .map_err(|source| Error::Io { what: "write the report".to_owned(), source })?;
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a test that failed expected; tokens stand beside those that came.
+fn expected(test: &SmokeOutcome) -> String {
+    match &test.expected {
+        Expectation::Contains(text) => format!("an answer with {text:?}"),
+        Expectation::Equals(text) => format!("{text:?}"),
+        Expectation::Tokens(tokens) => format!("the tokens {tokens:?}, got {:?}", test.tokens),
+    }
 }
 
 fn run_serve(args: ServeArgs) -> Result<ExitCode, Error> {
