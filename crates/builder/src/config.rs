@@ -18,28 +18,27 @@ const MAX_BYTES: u64 = 4 << 20;
 /// The source's `config.json`.
 pub(crate) struct SourceConfig {
     fields: Map<String, Value>,
+    /// `eos_token_id` of `generation_config.json`, which beats that of `config.json`.
+    end_tokens: Option<Value>,
 }
 
 impl SourceConfig {
     /// Reads it; a folder without one is no model.
     pub(crate) fn read(source: &Source) -> Result<Self, Error> {
-        let wrong = |reason: String| Error::Source { path: source.folder.join("config.json"), reason, hint: None };
-        let Some(file) = source.file("config.json") else {
-            return Err(wrong("a model needs this file, and the source does not have it".to_owned()));
+        let Some(fields) = read_object(source, "config.json")? else {
+            let reason = "a model needs this file, and the source does not have it".to_owned();
+            return Err(Error::Source { path: source.folder.join("config.json"), reason, hint: None });
         };
-        if file.size > MAX_BYTES {
-            return Err(wrong(format!("it has {} bytes, more than the {MAX_BYTES} allowed", file.size)));
-        }
-        let bytes = std::fs::read(&file.path).map_err(|source| Error::Path {
-            key: "from.path",
-            path: file.path.clone(),
-            source,
-        })?;
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(fields)) => Ok(Self { fields }),
-            Ok(_) => Err(wrong("it is not a JSON object".to_owned())),
-            Err(error) => Err(wrong(error.to_string())),
-        }
+        // As mlx-lm, a generation_config.json that cannot be read changes nothing.
+        let generation = read_object(source, "generation_config.json").ok().flatten();
+        let end_tokens = generation.and_then(|mut fields| fields.remove("eos_token_id"));
+        let says_nothing = |value: &Value| match value {
+            Value::Null => true,
+            Value::Number(id) => id.as_u64() == Some(0),
+            Value::Array(ids) => ids.is_empty(),
+            _ => false,
+        };
+        Ok(Self { fields, end_tokens: end_tokens.filter(|tokens| !says_nothing(tokens)) })
     }
 
     /// Whether the source's weights are quantised already.
@@ -70,9 +69,13 @@ impl SourceConfig {
         self.fields.get("model_type").and_then(Value::as_str)
     }
 
-    /// The bytes of the configuration that fits converted weights.
+    /// The bytes of the configuration that fits converted weights: what mlx-lm writes when it converts.
     pub(crate) fn converted(&self, quantization: Option<&QuantizationConfig>, dtype: Option<&str>) -> Vec<u8> {
         let mut fields = self.fields.clone();
+        fields.remove("_name_or_path");
+        if let Some(tokens) = &self.end_tokens {
+            fields.insert("eos_token_id".to_owned(), tokens.clone());
+        }
         if let Some(block) = quantization.and_then(QuantizationConfig::to_json) {
             fields.insert("quantization".to_owned(), block.clone());
             fields.insert("quantization_config".to_owned(), block);
@@ -82,5 +85,24 @@ impl SourceConfig {
             fields.insert("torch_dtype".to_owned(), dtype.into());
         }
         canonical_json(&fields).expect("what was read from JSON can be written as JSON")
+    }
+}
+
+/// The fields of one of the source's JSON files; `None` where there is none.
+fn read_object(source: &Source, name: &str) -> Result<Option<Map<String, Value>>, Error> {
+    let wrong = |reason: String| Error::Source { path: source.folder.join(name), reason, hint: None };
+    let Some(file) = source.file(name) else { return Ok(None) };
+    if file.size > MAX_BYTES {
+        return Err(wrong(format!("it has {} bytes, more than the {MAX_BYTES} allowed", file.size)));
+    }
+    let bytes = std::fs::read(&file.path).map_err(|source| Error::Path {
+        key: "from.path",
+        path: file.path.clone(),
+        source,
+    })?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(fields)) => Ok(Some(fields)),
+        Ok(_) => Err(wrong("it is not a JSON object".to_owned())),
+        Err(error) => Err(wrong(error.to_string())),
     }
 }

@@ -1,4 +1,5 @@
-//! The weights' way into the store: as they are, cast, or quantised, one tensor at a time.
+//! The weights' way into the store: as they are, or merged with adapters, cast, quantised and cut into files. Here is
+//! decided what becomes of each tensor; `pieces` does it.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +7,14 @@ use mlxctl_artifact::{Descriptor, LayerKind, LayerPath, ModelLayer, media_type};
 use mlxctl_modelspec::{self as modelspec, ModelSpec, QuantizeMode, QuantizeScheme};
 use mlxctl_store::Store;
 use mlxctl_weights::{
-    Affine, Checkpoint, Dtype, Layout, MatrixView, Mode, Quantization, QuantizationConfig, QuantizedTensors,
-    SafetensorsWriter, Shard, Tensor, TensorSpec, cast, plan_shards, quantize_affine,
+    Checkpoint, Dtype, Layout, Mode, Quantization, QuantizationConfig, SafetensorsWriter, Shard, Tensor, TensorSpec,
+    plan_shards,
 };
 
+use crate::adapter::Changes;
 use crate::config::SourceConfig;
+use crate::mixed::Mixed;
+use crate::pieces::{self, Output, Part, Work};
 use crate::source::Source;
 use crate::{BuildOptions, Error};
 
@@ -52,7 +56,8 @@ pub(crate) fn weights(
     // Reading every header before anything is written finds a damaged file early.
     let checkpoint = Checkpoint::from_files(files)?;
     let parameters = parameters(&checkpoint, config);
-    if spec.quantize.is_none() && spec.dtype.is_none() {
+    let changes = Changes::read(spec, options.folder, &checkpoint)?;
+    if spec.quantize.is_none() && spec.dtype.is_none() && spec.shard_size.is_none() && changes.is_empty() {
         let mut layers = Vec::new();
         for (path, file) in source.weights() {
             options.progress.file(path.as_str(), file.size);
@@ -62,8 +67,9 @@ pub(crate) fn weights(
         }
         return Ok(Weights { layers, parameters, dtype: main_dtype(&checkpoint), converted: None });
     }
-    let conversion = Conversion::plan(spec, config, &checkpoint)?;
-    let plan = plan_shards(conversion.outputs.values().flatten().cloned().collect(), MAX_SHARD_BYTES)?;
+    let conversion = Conversion::plan(spec, config, &checkpoint, changes)?;
+    let shard_bytes = spec.shard_size.unwrap_or(MAX_SHARD_BYTES);
+    let plan = plan_shards(conversion.outputs.values().flatten().cloned().collect(), shard_bytes)?;
     let mut layers = Vec::new();
     for shard in &plan.shards {
         let blob = conversion.write(shard, &checkpoint, store, options)?;
@@ -80,15 +86,18 @@ struct Conversion {
     /// The tensors that each source tensor turns into.
     outputs: BTreeMap<String, Vec<TensorSpec>>,
     /// The format of each quantised weight, by the weight's name.
-    formats: BTreeMap<String, Affine>,
+    formats: BTreeMap<String, Quantization>,
+    changes: Changes,
     quantization: Option<QuantizationConfig>,
+    mixed: Option<Mixed>,
     dtype: Option<Dtype>,
 }
 
 impl Conversion {
-    fn plan(spec: &ModelSpec, config: &SourceConfig, checkpoint: &Checkpoint) -> Result<Self, Error> {
-        if config.is_quantized() {
-            let key = if spec.quantize.is_some() { "quantize" } else { "dtype" };
+    fn plan(spec: &ModelSpec, config: &SourceConfig, checkpoint: &Checkpoint, changes: Changes) -> Result<Self, Error> {
+        let refused =
+            [("quantize", spec.quantize.is_some()), ("dtype", spec.dtype.is_some()), ("adapters", !changes.is_empty())];
+        if let Some((key, _)) = refused.into_iter().find(|(_, asked)| *asked && config.is_quantized()) {
             let reason = "the source is quantised already; leave this out to keep its weights as they are".to_owned();
             return Err(Error::Unfit { key: key.to_owned(), reason });
         }
@@ -97,32 +106,27 @@ impl Conversion {
             modelspec::Dtype::F16 => Dtype::F16,
             modelspec::Dtype::F32 => Dtype::F32,
         });
-        let default = spec
-            .quantize
-            .as_ref()
-            .map(|quantize| {
-                let scheme =
-                    QuantizeScheme { mode: quantize.mode, bits: quantize.bits, group_size: quantize.group_size };
-                format_of("quantize", scheme)
-            })
-            .transpose()?;
+        let default = spec.quantize.as_ref().map(|quantize| format_of(quantize.scheme())).transpose()?;
+        let recipe = spec.quantize.as_ref().and_then(|quantize| quantize.recipe);
+        let modules = || checkpoint.names().filter_map(|name| name.strip_suffix(".weight"));
         let mut planned = Self {
             outputs: BTreeMap::new(),
             formats: BTreeMap::new(),
-            quantization: default.map(|affine| QuantizationConfig::new(affine.into())),
+            changes,
+            quantization: default.map(QuantizationConfig::new),
+            mixed: recipe.map(|recipe| Mixed::of(recipe, modules())).transpose()?,
             dtype,
         };
         for (name, tensor) in checkpoint.iter() {
             if is_left_out(name, config) {
                 continue;
             }
-            let float = tensor.dtype.is_weight_float();
-            let target = if float { dtype.unwrap_or(tensor.dtype) } else { tensor.dtype };
+            let target = planned.target(tensor);
             let outputs = match planned.format(spec, name, tensor)? {
                 None => vec![TensorSpec { name: name.to_owned(), dtype: target, shape: tensor.shape.clone() }],
-                Some(affine) => {
-                    planned.formats.insert(name.to_owned(), affine);
-                    quantized_specs(name, tensor, target, affine)
+                Some(format) => {
+                    planned.formats.insert(name.to_owned(), format);
+                    quantized_specs(name, tensor, target, format)
                 }
             };
             planned.outputs.insert(name.to_owned(), outputs);
@@ -135,26 +139,32 @@ impl Conversion {
         Ok(planned)
     }
 
+    /// The type a tensor is cast to: the recipe's where it holds weights.
+    fn target(&self, tensor: &Tensor) -> Dtype {
+        self.dtype.filter(|_| tensor.dtype.is_weight_float()).unwrap_or(tensor.dtype)
+    }
+
     /// How a tensor is quantised; `None` where it stays as it is. As in mlx-lm, every matrix of a linear layer or an
     /// embedding whose rows the group size divides is quantised.
-    fn format(&mut self, spec: &ModelSpec, name: &str, tensor: &Tensor) -> Result<Option<Affine>, Error> {
+    fn format(&mut self, spec: &ModelSpec, name: &str, tensor: &Tensor) -> Result<Option<Quantization>, Error> {
         let (Some(quantize), Some(config)) = (&spec.quantize, &mut self.quantization) else { return Ok(None) };
         let Some(module) = name.strip_suffix(".weight") else { return Ok(None) };
         if !tensor.dtype.is_weight_float() || tensor.shape.len() != 2 {
             return Ok(None);
         }
-        let Some(scheme) = quantize.for_module(module) else {
-            config.set_module(module, None);
-            return Ok(None);
-        };
-        let affine = format_of("quantize.overrides", scheme)?;
-        if !tensor.shape[1].is_multiple_of(affine.group_size() as usize) {
+        let base = quantize.scheme();
+        let base = self.mixed.as_ref().map_or(base, |mixed| mixed.scheme(base, module));
+        // A module that is not in config.json and has no scales is a plain one, to mlx-lm and to us.
+        let Some(scheme) = quantize.over(base, module) else { return Ok(None) };
+        let format = format_of(scheme)?;
+        if !tensor.shape[1].is_multiple_of(format.group_size() as usize) {
             return Ok(None);
         }
-        if config.default_format() != Some(affine.into()) {
-            config.set_module(module, Some(affine.into()));
+        // Where a recipe chooses, mlx-lm writes down each choice.
+        if self.mixed.is_some() || config.default_format() != Some(format) {
+            config.set_module(module, Some(format));
         }
-        Ok(Some(affine))
+        Ok(Some(format))
     }
 
     /// Writes one file of the plan into the store.
@@ -169,83 +179,54 @@ impl Conversion {
         let layout = Layout::new(shard.tensors.clone(), &metadata)?;
         let order: Vec<TensorSpec> = layout.tensors().to_vec();
         options.progress.file(&shard.file_name, layout.file_bytes());
+        let outputs = order.iter().map(|spec| self.output(spec, checkpoint)).collect::<Result<Vec<_>, Error>>()?;
         let mut writer = SafetensorsWriter::new(layout, store.ingest_writer(media_type::OCTET_STREAM)?)?;
-        // The three tensors of a quantised weight lie side by side unless one is oddly sized: what is not asked for
-        // yet waits here.
-        let mut waiting: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        for output in &order {
-            let data = match waiting.remove(&output.name) {
-                Some(data) => data,
-                None => self.make(output, checkpoint, &mut waiting, options)?,
-            };
-            writer.write(&output.name, &data)?;
-            options.progress.advanced(data.len() as u64);
-        }
+        pieces::write(&outputs, &mut writer, options)?;
         Ok(writer.finish()?.finish()?)
     }
 
-    /// The bytes of one output; the others made with it go to `waiting`.
-    fn make(
-        &self,
-        output: &TensorSpec,
-        checkpoint: &Checkpoint,
-        waiting: &mut BTreeMap<String, Vec<u8>>,
-        options: &BuildOptions<'_>,
-    ) -> Result<Vec<u8>, Error> {
-        let name = self.origin(&output.name);
-        let tensor = checkpoint.tensor(&name)?;
-        let Some(&affine) = self.formats.get(&name) else {
-            return Ok(cast(tensor.dtype, output.dtype, &tensor.data)?);
-        };
-        let module = name.strip_suffix(".weight").unwrap_or(&name);
-        let target = self.dtype.unwrap_or(tensor.dtype);
-        let (rows, columns) = tensor.rows_and_columns();
-        let cast_data;
-        let data = if target == tensor.dtype {
-            &tensor.data[..]
-        } else {
-            cast_data = cast(tensor.dtype, target, &tensor.data)?;
-            &cast_data
-        };
-        let matrix = MatrixView { rows, columns, dtype: target, data };
-        let QuantizedTensors { weight, scales, biases } = quantize_affine(matrix, affine, options.threads.get())?;
-        waiting.insert(format!("{module}.weight"), weight);
-        waiting.insert(format!("{module}.scales"), scales);
-        waiting.insert(format!("{module}.biases"), biases);
-        Ok(waiting.remove(&output.name).expect("an output of a quantised weight is one of the three"))
-    }
-
-    /// The source tensor that an output is made of.
-    fn origin(&self, output: &str) -> String {
-        let module = output.strip_suffix(".scales").or_else(|| output.strip_suffix(".biases"));
-        match module.map(|module| format!("{module}.weight")) {
-            Some(weight) if self.formats.contains_key(&weight) => weight,
-            _ => output.to_owned(),
-        }
-    }
-}
-
-/// The affine format that a recipe asks for.
-fn format_of(key: &str, scheme: QuantizeScheme) -> Result<Affine, Error> {
-    if scheme.mode != QuantizeMode::Affine {
-        return Err(Error::NotYet {
-            key: format!("{key}.mode"),
-            what: format!("quantising to {}", scheme.mode.name()),
+    /// How an output is made.
+    fn output<'a>(&'a self, spec: &'a TensorSpec, checkpoint: &'a Checkpoint) -> Result<Output<'a>, Error> {
+        let beside = [(".scales", Part::Scales), (".biases", Part::Biases)].into_iter().find_map(|(ending, part)| {
+            let weight = format!("{}.weight", spec.name.strip_suffix(ending)?);
+            self.formats.contains_key(&weight).then_some((weight, part))
         });
+        let (name, part) = beside.unwrap_or_else(|| (spec.name.clone(), Part::Weight));
+        let tensor = checkpoint.tensor(&name)?;
+        let format = self.formats.get(&name).copied();
+        let work = Work { tensor, changes: self.changes.of(&name), dtype: self.target(tensor), format };
+        Ok(Output { spec, work, part })
     }
-    Ok(Affine::try_from(Quantization::new(Mode::Affine, scheme.bits.into(), scheme.group_size)?)?)
 }
 
-fn quantized_specs(name: &str, tensor: &Tensor, dtype: Dtype, affine: Affine) -> Vec<TensorSpec> {
+/// The format that a recipe asks for.
+fn format_of(scheme: QuantizeScheme) -> Result<Quantization, Error> {
+    let mode = match scheme.mode {
+        QuantizeMode::Affine => Mode::Affine,
+        QuantizeMode::Mxfp4 => Mode::Mxfp4,
+        QuantizeMode::Mxfp8 => Mode::Mxfp8,
+        QuantizeMode::Nvfp4 => Mode::Nvfp4,
+    };
+    Ok(Quantization::new(mode, scheme.bits.into(), scheme.group_size)?)
+}
+
+fn quantized_specs(name: &str, tensor: &Tensor, dtype: Dtype, format: Quantization) -> Vec<TensorSpec> {
     let module = name.strip_suffix(".weight").unwrap_or(name);
     let (rows, columns) = tensor.rows_and_columns();
-    let groups = columns / affine.group_size() as usize;
-    let words = columns * affine.bits() as usize / 32;
-    vec![
-        TensorSpec { name: format!("{module}.weight"), dtype: Dtype::U32, shape: vec![rows, words] },
-        TensorSpec { name: format!("{module}.scales"), dtype, shape: vec![rows, groups] },
-        TensorSpec { name: format!("{module}.biases"), dtype, shape: vec![rows, groups] },
-    ]
+    let spec = |part: &str, dtype: Dtype, width: Option<usize>| TensorSpec {
+        name: format!("{module}.{part}"),
+        dtype,
+        shape: vec![rows, width.expect("whole groups fill a row that is quantised")],
+    };
+    let scales = format.scale_dtype(dtype);
+    let mut specs = vec![
+        spec("weight", Dtype::U32, format.packed_columns(columns)),
+        spec("scales", scales, format.groups(columns)),
+    ];
+    if format.mode().has_biases() {
+        specs.push(spec("biases", scales, format.groups(columns)));
+    }
+    specs
 }
 
 /// Tensors that a conversion leaves behind, as mlx-lm does: tables that are computed anew, and the second copy of a

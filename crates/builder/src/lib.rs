@@ -1,14 +1,17 @@
 //! `create`: a recipe becomes an artifact in the store.
 //!
 //! [`build`] walks one way: [`source`] finds the model's files, [`convert`] streams its weights into the store (as they
-//! are, cast or quantised), [`config`] writes the configuration that fits them, and the parts are put together into a
+//! are, or merged with adapters, cast, quantised), [`config`] writes the configuration that fits them, and the parts are put together into a
 //! ModelPack manifest. The same recipe and the same bytes give the same manifest on every machine: nothing of the
 //! clock, the owner, the path or the tool's version enters.
 
+mod adapter;
 mod assemble;
 mod config;
 mod convert;
 mod error;
+mod mixed;
+mod pieces;
 mod source;
 
 use std::num::NonZeroUsize;
@@ -24,7 +27,7 @@ pub use error::Error;
 pub struct BuildOptions<'a> {
     /// The folder that the recipe's relative paths start from: the recipe's own.
     pub folder: &'a Path,
-    /// Threads that quantise.
+    /// Threads that convert weights.
     pub threads: NonZeroUsize,
     /// Hears what is being done.
     pub progress: &'a dyn Progress,

@@ -41,7 +41,7 @@ impl Source {
             From::Hf(_) => return Err(not_yet("from.hf", "a repository of the hub as source")),
             From::Oci(_) => return Err(not_yet("from.oci", "another artifact as source")),
         };
-        if !spec.adapters.is_empty() {
+        if spec.adapters.iter().any(|adapter| !adapter.merge) {
             return Err(not_yet("adapters", "packing adapters"));
         }
         if spec.draft.is_some() {

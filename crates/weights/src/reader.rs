@@ -133,13 +133,14 @@ pub fn read_safetensors(file: &Bytes, name: &str) -> Result<SafeTensors, Error> 
         let entry = || place(Some(&tensor), at, at + raw.get().len() as u64);
         let bad = |reason: String| Error::Header { place: entry(), reason };
         if tensor == "__metadata__" {
-            let strings: Metadata = serde_json::from_str(raw.get()).map_err(|error| {
+            // MLX writes null where it is given no metadata.
+            let strings: Option<Metadata> = serde_json::from_str(raw.get()).map_err(|error| {
                 bad(format!("the metadata is not an object of strings: {}", Excerpt(&error.to_string())))
             })?;
             if std::mem::replace(&mut metadata_seen, true) {
                 return Err(Error::DuplicateTensor { place: entry() });
             }
-            metadata = strings.0;
+            metadata = strings.map_or_else(BTreeMap::new, |strings| strings.0);
             continue;
         }
         let info: Info = serde_json::from_str(raw.get()).map_err(|error| {

@@ -35,7 +35,9 @@ fn tensors_borrow_the_bytes_of_the_file_at_any_alignment() {
 }
 
 #[test]
-fn trailing_spaces_and_unknown_fields_are_legal() {
+fn trailing_spaces_unknown_fields_and_mlxs_null_metadata_are_legal() {
+    let header = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"__metadata__":null}"#;
+    assert!(read_safetensors(&file(header, 1), "x").unwrap().metadata.is_empty());
     let header = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"note":[[[{}]]]}}     "#;
     assert_eq!(read_safetensors(&file(header, 1), "x").unwrap().tensors.len(), 1);
     assert_eq!(read_safetensors(&file("{}", 0), "x").unwrap().tensors.len(), 0);
@@ -78,6 +80,7 @@ fn broken_files_are_refused_naming_file_tensor_and_bytes() {
         (r#"{"__metadata__":{"a":1}}"#.into(), 0, &["`__metadata__`", "not an object of strings"]),
         (r#"{"__metadata__":{"a":"1","a":"2"}}"#.into(), 0, &["`__metadata__`", "twice"]),
         (r#"{"__metadata__":{},"__metadata__":{}}"#.into(), 0, &["`__metadata__`", "twice"]),
+        (r#"{"__metadata__":null,"__metadata__":{}}"#.into(), 0, &["`__metadata__`", "twice"]),
     ];
     for (header, data, expected) in cases {
         let message = refusal(&file(&header, data));
