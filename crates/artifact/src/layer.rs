@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::descriptor::Descriptor;
 use crate::error::{Error, shortened};
-use crate::media_type;
+use crate::{foreign, media_type};
 
 /// What the content of a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,9 +50,13 @@ impl LayerRole {
         Self { kind, packaging: Packaging::Raw }
     }
 
-    /// The role that a media type stands for; `None` where it is none of ModelPack's.
+    /// The role that a media type stands for: ModelPack's, KitOps' or Docker Model Runner's; `None` where it is of
+    /// none of them.
     pub fn from_media_type(media_type: &str) -> Option<Self> {
-        let (kind, packaging) = media_type.strip_prefix("application/vnd.cncf.model.")?.split_once(".v1.")?;
+        let Some(rest) = media_type.strip_prefix("application/vnd.cncf.model.") else {
+            return foreign::role(media_type);
+        };
+        let (kind, packaging) = rest.split_once(".v1.")?;
         let kind = match kind {
             "weight" => LayerKind::Weight,
             "weight.config" => LayerKind::WeightConfig,
@@ -71,7 +75,7 @@ impl LayerRole {
         Some(Self { kind, packaging })
     }
 
-    /// The media type that stands for this role.
+    /// ModelPack's media type for this role.
     pub fn media_type(self) -> String {
         let kind = match self.kind {
             LayerKind::Weight => "weight",
@@ -147,7 +151,8 @@ pub struct ModelLayer {
     pub descriptor: Descriptor,
     /// Taken from the media type.
     pub role: LayerRole,
-    /// From `org.cncf.model.filepath`, else from `org.opencontainers.image.title`.
+    /// From `org.cncf.model.filepath`, else from `org.opencontainers.image.title`, else what the media type tells: of
+    /// an archive a name made of its digest.
     pub path: LayerPath,
 }
 
@@ -161,15 +166,15 @@ impl ModelLayer {
         Self { descriptor, role, path }
     }
 
-    /// Reads a layer of a manifest; `None` where the media type is none of ModelPack's.
+    /// Reads a layer of a manifest; `None` where the media type is none of a model's.
     ///
     /// # Errors
     /// [`Error::LayerPath`] where the path leads out of the model's folder, or where there is none.
     pub fn from_descriptor(descriptor: &Descriptor) -> Result<Option<Self>, Error> {
         let Some(role) = LayerRole::from_media_type(&descriptor.media_type) else { return Ok(None) };
         let annotations = &descriptor.annotations;
-        let path = annotations.get(media_type::FILEPATH).or_else(|| annotations.get(media_type::TITLE));
-        let path = path.map_or("", String::as_str).parse()?;
+        let path = annotations.get(media_type::FILEPATH).or_else(|| annotations.get(media_type::TITLE)).cloned();
+        let path = path.or_else(|| foreign::default_path(descriptor, role)).unwrap_or_default().parse()?;
         Ok(Some(Self { descriptor: descriptor.clone(), role, path }))
     }
 }
@@ -187,6 +192,27 @@ mod tests {
             }
         }
         assert_eq!(LayerRole::from_media_type("application/vnd.oci.image.layer.v1.tar"), None);
+    }
+
+    #[test]
+    fn layers_of_other_makers_are_known_and_get_a_path() {
+        for (media_type, kind, packaging, path) in [
+            ("vnd.kitops.modelkit.model.v1.tar+gzip", LayerKind::Weight, Packaging::TarGzip, "ba7816bf8f01.tar.gz"),
+            ("vnd.kitops.modelkit.modelpart.v1.tar", LayerKind::Weight, Packaging::Tar, "ba7816bf8f01.tar"),
+            ("vnd.kitops.modelkit.docs.v1.tar", LayerKind::Doc, Packaging::Tar, "ba7816bf8f01.tar"),
+            ("vnd.docker.ai.safetensors", LayerKind::Weight, Packaging::Raw, "model.safetensors"),
+            ("vnd.docker.ai.chat.template.jinja", LayerKind::WeightConfig, Packaging::Raw, "chat_template.jinja"),
+            ("vnd.cncf.model.weight.v1.tar", LayerKind::Weight, Packaging::Tar, "ba7816bf8f01.tar"),
+        ] {
+            let descriptor = Descriptor::of(format!("application/{media_type}"), b"abc");
+            let layer = ModelLayer::from_descriptor(&descriptor).unwrap().unwrap();
+            assert_eq!((layer.role, layer.path.as_str()), (LayerRole { kind, packaging }, path));
+        }
+        for media_type in ["vnd.kitops.modelkit.config.v1+json", "vnd.docker.ai.model.config.v0.1+json"] {
+            assert_eq!(LayerRole::from_media_type(&format!("application/{media_type}")), None);
+        }
+        let nameless = Descriptor::of("application/vnd.docker.ai.model.file", b"abc");
+        assert!(ModelLayer::from_descriptor(&nameless).is_err());
     }
 
     #[test]

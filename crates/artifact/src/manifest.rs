@@ -79,7 +79,7 @@ impl Manifest {
         std::iter::once(&self.config).chain(&self.layers)
     }
 
-    /// The layers that ModelPack has a name for.
+    /// The layers of a model: ModelPack's, KitOps' and Docker Model Runner's.
     ///
     /// # Errors
     /// [`Error::LayerPath`] where a path leads out of the model's folder or two layers claim one path.

@@ -24,6 +24,8 @@ pub const FILEPATH: &str = "org.cncf.model.filepath";
 pub const TITLE: &str = "org.opencontainers.image.title";
 /// Annotation: the tag of a manifest in an image layout's `index.json`.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Annotation: the manifests that a model refers to without holding them, as a JSON list of descriptors.
+pub const REFERENCES: &str = "dev.mlxctl.references";
 
 /// Whether a document of this type lists other documents: a manifest or an index.
 pub fn is_manifest(media_type: &str) -> bool {

@@ -1,6 +1,6 @@
 //! The one graph copy: a manifest and everything below it, from any source to any target.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -11,7 +11,7 @@ use mlxctl_artifact::{Descriptor, Index, MAX_MANIFEST_BYTES, Manifest, media_typ
 
 use crate::{ByteStream, Error, Fetch, Observer, Outcome, Push, read_all};
 
-/// An index that lists indexes that list indexes … is cut off here.
+/// Indexes that list indexes, models that refer to drafts that refer to drafts … are cut off here.
 const MAX_DEPTH: usize = 4;
 /// The most blobs of one manifest; a 1 TB model in 100 MB files has 10,000.
 const MAX_CHILDREN: usize = 65_536;
@@ -51,7 +51,8 @@ impl Copied {
 
 /// Moves the content that `root` stands for, and all it refers to, from `source` to `target`: children before their
 /// parents, so that a manifest at the target never points to what is not there. A manifest whose layers name paths
-/// outside the model's folder is refused before any layer moves.
+/// outside the model's folder is refused before any layer moves. A draft model or an adapter that the source lacks is
+/// told to the observer and left out: the model does without.
 pub async fn copy(
     source: &dyn Fetch,
     target: &dyn Push,
@@ -77,12 +78,12 @@ impl Walk<'_> {
                 return self.content(&node, self.source).await;
             }
             if depth == 0 {
-                let message = format!("{} lies more than {MAX_DEPTH} indexes deep", node.digest);
-                return Err(Error::Refused { message });
+                return Err(too_deep(&node));
             }
             let bytes = read_all(self.source, &node, MAX_MANIFEST_BYTES).await?;
-            let children = children(&node, &bytes)?;
-            let below = stream::iter(children.into_iter().map(|child| self.node(child, depth - 1)))
+            let mut links = links(&node, &bytes)?;
+            links.children.extend(present(self.source, links.references, &node, self.observer).await?);
+            let below = stream::iter(links.children.into_iter().map(|child| self.node(child, depth - 1)))
                 .buffer_unordered(self.jobs)
                 .try_fold(Copied::default(), |sum, one| async move { Ok(sum.add(one)) })
                 .await?;
@@ -102,22 +103,86 @@ impl Walk<'_> {
     }
 }
 
+/// What `root` stands for and all it refers to, each digest once, parents before their children: what [`copy`] would
+/// move. Only manifests are read.
+pub async fn reachable(
+    source: &dyn Fetch,
+    root: &Descriptor,
+    observer: &dyn Observer,
+) -> Result<Vec<Descriptor>, Error> {
+    let mut found: Vec<Descriptor> = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut left = VecDeque::from([(root.clone(), MAX_DEPTH)]);
+    while let Some((node, depth)) = left.pop_front() {
+        if !seen.insert(node.digest) {
+            continue;
+        }
+        if media_type::is_manifest(&node.media_type) {
+            if depth == 0 {
+                return Err(too_deep(&node));
+            }
+            let bytes = read_all(source, &node, MAX_MANIFEST_BYTES).await?;
+            let mut links = links(&node, &bytes)?;
+            links.children.extend(present(source, links.references, &node, observer).await?);
+            left.extend(links.children.into_iter().map(|child| (child, depth - 1)));
+        }
+        found.push(node);
+    }
+    Ok(found)
+}
+
+fn too_deep(node: &Descriptor) -> Error {
+    Error::Refused { message: format!("{} lies more than {MAX_DEPTH} manifests deep", node.digest) }
+}
+
 /// What a manifest or an index refers to, each digest once.
-fn children(node: &Descriptor, bytes: &[u8]) -> Result<Vec<Descriptor>, Error> {
+struct Links {
+    /// What it is made of.
+    children: Vec<Descriptor>,
+    /// Manifests that it can do without.
+    references: Vec<Descriptor>,
+}
+
+fn links(node: &Descriptor, bytes: &[u8]) -> Result<Links, Error> {
     let document = |source| Error::Document { what: format!("manifest {}", node.digest), source };
-    let all: Vec<Descriptor> = if media_type::is_index(&node.media_type) {
-        Index::parse(bytes).map_err(document)?.manifests
+    let mut links = if media_type::is_index(&node.media_type) {
+        Links { children: Index::parse(bytes).map_err(document)?.manifests, references: Vec::new() }
     } else {
         let manifest = Manifest::parse(bytes).map_err(document)?;
         manifest.model_layers().map_err(document)?;
-        manifest.blobs().cloned().collect()
+        let references = manifest.references().map_err(document)?;
+        Links { children: manifest.blobs().cloned().collect(), references }
     };
-    if all.len() > MAX_CHILDREN {
-        let message = format!("{} lists {} blobs, more than the {MAX_CHILDREN} allowed", node.digest, all.len());
+    let count = links.children.len();
+    if count > MAX_CHILDREN {
+        let message = format!("{} lists {count} blobs, more than the {MAX_CHILDREN} allowed", node.digest);
         return Err(Error::Refused { message });
     }
     let mut seen = BTreeSet::new();
-    Ok(all.into_iter().filter(|child| seen.insert(child.digest)).collect())
+    links.children.retain(|child| seen.insert(child.digest));
+    links.references.retain(|child| seen.insert(child.digest));
+    Ok(links)
+}
+
+/// Those of the references of `node` that the source has.
+async fn present(
+    source: &dyn Fetch,
+    references: Vec<Descriptor>,
+    node: &Descriptor,
+    observer: &dyn Observer,
+) -> Result<Vec<Descriptor>, Error> {
+    let mut present = Vec::new();
+    for reference in references {
+        match read_all(source, &reference, MAX_MANIFEST_BYTES).await {
+            Ok(_) => present.push(reference),
+            Err(Error::NotFound { .. }) => observer.notice(&format!(
+                "{} refers to {} (a draft model or an adapter), which is not here; it is left out",
+                node.digest, reference.digest
+            )),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(present)
 }
 
 /// A manifest that was read already, as the source of its own push.
@@ -165,6 +230,26 @@ mod tests {
         }
         let again = copy(&source, &target, &root, CopyOptions { jobs: 0 }, &Quiet).await.unwrap();
         assert_eq!((again.moved, again.moved_bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_draft_comes_along_and_one_that_is_not_there_is_left_out() {
+        let (source, target) = (Memory::default(), Memory::default());
+        let draft = model(&source, &[("a", b"draft")]);
+        let absent = Descriptor::of(media_type::OCI_MANIFEST, b"never made");
+        let annotation = mlxctl_artifact::references_annotation([draft.clone(), absent.clone()]);
+        let config = source.insert(media_type::MODEL_CONFIG, &b"{}"[..]);
+        let annotations = BTreeMap::from([(media_type::REFERENCES.to_owned(), annotation)]);
+        let manifest = Manifest::of_model(config, &[], annotations);
+        let root = source.insert(media_type::OCI_MANIFEST, manifest.to_bytes());
+        let all = reachable(&source, &root, &Quiet).await.unwrap();
+        copy(&source, &target, &root, CopyOptions::default(), &Quiet).await.unwrap();
+        for node in [&root, &draft, &Descriptor::of("", b"draft")] {
+            assert!(target.exists(node).await.unwrap(), "{node:?}");
+            assert_eq!(all.iter().filter(|other| other.digest == node.digest).count(), 1);
+        }
+        assert!(!target.exists(&absent).await.unwrap());
+        assert_eq!((all.len(), all[0].digest), (4, root.digest));
     }
 
     #[tokio::test]

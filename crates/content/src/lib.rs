@@ -9,7 +9,7 @@ mod memory;
 mod traits;
 mod verify;
 
-pub use copy::{Copied, CopyOptions, copy};
+pub use copy::{Copied, CopyOptions, copy, reachable};
 pub use error::Error;
 pub use memory::Memory;
 pub use traits::{ByteStream, Delete, Fetch, List, Observer, Outcome, Push, Quiet, Repository, Resolve, Tag, Uploads};

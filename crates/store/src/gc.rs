@@ -120,7 +120,8 @@ impl Store {
                 content => content?,
             };
             let links = graph::links(&node.media_type, &content);
-            left.extend(links.map_err(|error| Error::document(&self.layout().blob(&node.digest), error))?.children);
+            let links = links.map_err(|error| Error::document(&self.layout().blob(&node.digest), error))?;
+            left.extend(links.children.into_iter().chain(links.references));
         }
         Ok(())
     }

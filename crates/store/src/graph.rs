@@ -12,6 +12,8 @@ use crate::blob::Blobs;
 pub(crate) struct Links {
     /// What it needs.
     pub(crate) children: Vec<Descriptor>,
+    /// Draft models and adapters: kept with it where they are here, and not missed where they are not.
+    pub(crate) references: Vec<Descriptor>,
     /// What it is about: it lives as long as that does.
     pub(crate) subject: Option<Digest>,
 }
@@ -51,14 +53,14 @@ pub(crate) fn media_type_of(content: &[u8]) -> String {
 /// What the document `content` of this media type refers to; nothing where it is a mere blob.
 pub(crate) fn links(media_type: &str, content: &[u8]) -> Result<Links, mlxctl_artifact::Error> {
     if media_type::is_index(media_type) {
-        return Ok(Links { children: Index::parse(content)?.manifests, subject: None });
+        return Ok(Links { children: Index::parse(content)?.manifests, ..Links::default() });
     }
     if !media_type::is_manifest(media_type) {
         return Ok(Links::default());
     }
     let manifest = Manifest::parse(content)?;
     let subject = manifest.subject.as_ref().map(|subject| subject.digest);
-    Ok(Links { children: manifest.blobs().cloned().collect(), subject })
+    Ok(Links { children: manifest.blobs().cloned().collect(), references: manifest.references()?, subject })
 }
 
 /// What a blob of which only the digest is known is, and its bytes where it may be a manifest; `None` where it is not

@@ -152,7 +152,7 @@ impl Store {
                 && let Ok(content) = self.blobs.read(&node, MAX_MANIFEST_BYTES)
                 && let Ok(links) = graph::links(&node.media_type, &content)
             {
-                left.extend(links.children);
+                left.extend(links.children.into_iter().chain(links.references));
             }
         }
     }

@@ -143,7 +143,14 @@ impl Store {
             return Ok(Vec::new());
         }
         let content = self.blobs.read(node, MAX_MANIFEST_BYTES)?;
-        Ok(graph::links(&node.media_type, &content).map_err(|error| Error::document(&blob.path, error))?.children)
+        let links = graph::links(&node.media_type, &content).map_err(|error| Error::document(&blob.path, error))?;
+        let mut children = links.children;
+        for reference in links.references {
+            if self.contains(&reference.digest)? {
+                children.push(reference);
+            }
+        }
+        Ok(children)
     }
 
     fn finding(&self, name: &Reference, node: &Descriptor, error: Error) -> Finding {

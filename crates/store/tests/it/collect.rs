@@ -3,11 +3,11 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use mlxctl_artifact::{Descriptor, Digest, Index, Manifest, media_type};
+use mlxctl_artifact::{Descriptor, Digest, Index, Manifest, media_type, references_annotation};
 use mlxctl_content::{CopyOptions, Push as _, Quiet, Tag as _, Uploads as _, copy};
 use mlxctl_store::{GcOptions, Store};
 
-use crate::{Home, blob_path, files_below, ingest_model, name, seal_path};
+use crate::{Home, blob_path, files_below, ingest_model, name, overwrite, seal_path};
 
 fn holds(store: &Store, nodes: &[Descriptor]) -> Vec<bool> {
     nodes.iter().map(|node| store.contains(&node.digest).unwrap()).collect()
@@ -48,6 +48,29 @@ fn what_names_and_leases_need_stays() {
     store.gc(false).unwrap();
     assert!(files_below(&store.root().join("blobs")).is_empty());
     assert!(files_below(&store.root().join("leases")).is_empty());
+}
+
+#[test]
+fn a_draft_lives_as_long_as_the_model_that_refers_to_it() {
+    let home = Home::new();
+    let store = home.open();
+    let draft = ingest_model(&store, &[("a", b"draft")]);
+    let absent = Descriptor::of(media_type::OCI_MANIFEST, b"left out by a pull");
+    let annotation = references_annotation([draft[0].clone(), absent]);
+    let config = store.ingest_bytes(media_type::MODEL_CONFIG, b"{}").unwrap();
+    let annotations = [(media_type::REFERENCES.to_owned(), annotation)].into();
+    let model = Manifest::of_model(config, &[], annotations);
+    let model = store.ingest_bytes(media_type::OCI_MANIFEST, &model.to_bytes()).unwrap();
+    store.tag(&name("m"), &model).unwrap();
+    drop(store);
+    let store = home.open();
+    assert!(store.gc(false).unwrap().blobs.is_empty());
+    assert_eq!(store.verify(&[], &Quiet).unwrap(), []);
+    overwrite(&blob_path(store.root(), &draft[1].digest), b"DRAFT");
+    assert_eq!(store.verify(&[], &Quiet).unwrap().len(), 1, "a draft that is here is verified");
+    store.untag(&name("m")).unwrap();
+    store.gc(false).unwrap();
+    assert_eq!(holds(&store, &draft), [false; 2]);
 }
 
 #[test]
