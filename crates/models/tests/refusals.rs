@@ -63,7 +63,6 @@ fn a_bad_value_is_refused_by_its_key() {
         ("partial_rotary_factor", json!(0.5), "whole heads"),
         ("layer_types", json!(["full_attention"]), "a list of 2 strings"),
         ("layer_types", json!(["full_attention", "linear_attention"]), "full_attention and sliding_attention"),
-        ("layer_types", json!(["full_attention", "sliding_attention"]), "sliding_window"),
         ("model_type", json!("gpt2"), "\"gpt2\" is not a family this runtime knows; it knows llama, mistral, qwen3"),
         ("model_type", json!(7), "a string, found 7"),
         ("quantization", json!({"bits": 7, "group_size": 64}), "quantization"),
@@ -74,6 +73,10 @@ fn a_bad_value_is_refused_by_its_key() {
         let message = refusal(config.to_string().as_bytes(), &checkpoint);
         assert!(message.contains(words) && message.contains(key), "{key} {value}: {message}");
     }
+    let mut config = llama.config.clone();
+    config["layer_types"] = json!(["full_attention", "sliding_attention"]);
+    let message = refusal(config.to_string().as_bytes(), &checkpoint);
+    assert!(message.contains("`sliding_window`: expected a whole number"), "{message}");
     let mut config = llama.config.clone();
     config.as_object_mut().unwrap().remove("head_dim");
     config["num_attention_heads"] = json!(6);
