@@ -4,8 +4,16 @@
 //! `mlxctl pack` and `import` call it, and whoever serves artifacts of other makers. The store is an image layout too, but
 //! one with locks, leases and seals; what lies here was written by anyone, and nothing in it is believed unhashed.
 
+mod archive;
+mod documents;
 mod error;
+mod folder;
 mod members;
+mod source;
 
+pub use archive::write_archive;
+pub use documents::Entry;
 pub use error::Error;
+pub use folder::LayoutFolder;
 pub use members::{Member, MemberKind, Members};
+pub use source::Layout;
