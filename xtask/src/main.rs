@@ -1,8 +1,9 @@
-//! The project's own tasks: `cargo xtask demo | test | bench | mlx | schemas`.
+//! The project's own tasks: `cargo xtask demo | test | conformance | bench | mlx | schemas`.
 //!
 //! It uses the standard library alone, so that it is built in a second on a machine that has nothing yet.
 
 mod bench;
+mod conformance;
 mod demo;
 mod mlx;
 mod schemas;
@@ -15,11 +16,12 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask TASK
 
-  demo      build the programs and walk once from a recipe to an answer pinned by digest
-  test      run every check and test, installing what they need
-  bench     measure speed and memory beside a peer on the same work, and print the ratios
-  mlx       fetch a prebuilt MLX, build the MLX backend and run its parity test
-  schemas   write the generated schemas and references anew";
+  demo         build the programs and walk once from a recipe to an answer pinned by digest
+  test         run every check and test, installing what they need
+  conformance  run the distribution specification's own suite against the embedded registry
+  bench        measure speed and memory beside a peer on the same work, and print the ratios
+  mlx          fetch a prebuilt MLX, build the MLX backend and run its parity test
+  schemas      write the generated schemas and references anew";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(),
         "test" => test::run(&rest),
         "bench" => bench::run(&rest),
+        "conformance" => conformance::run_task(),
         "mlx" => mlx::run(&rest),
         "schemas" => schemas::run(),
         _ => {

@@ -89,7 +89,7 @@ pub(crate) fn schemas() -> Result<PathBuf> {
 }
 
 /// A Go toolchain: the machine's, else the one that PyPI has.
-fn go() -> Result<PathBuf> {
+pub(crate) fn go() -> Result<PathBuf> {
     if has("go") {
         return Ok("go".into());
     }

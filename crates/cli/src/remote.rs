@@ -1,14 +1,18 @@
 //! From a name on the command line to a registry: the flags that push and pull share, and short names completed.
 
+use std::io::{BufRead as _, Read as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use mlxctl_artifact::Reference;
 use mlxctl_content::Observer;
-use mlxctl_registry::{DockerConfig, Proxy, Registry, RegistryOptions, RemoteRepository};
+use mlxctl_registry::{DockerConfig, Proxy, Registry, RegistryOptions, RemoteRepository, Secret};
 
 use crate::context::Context;
 use crate::failure::Failure;
+
+/// The longest password; tokens that serve as one have a few thousand bytes.
+const MAX_PASSWORD_BYTES: u64 = 64 << 10;
 
 /// How to reach a registry.
 #[derive(clap::Args)]
@@ -54,4 +58,16 @@ pub(crate) fn repository(
         options.credentials = Arc::new(DockerConfig::new(path));
     }
     Ok(Registry::new(host, &options)?.repository(reference))
+}
+
+/// The first line of stdin: a password that no process list shows.
+pub(crate) fn password_from_stdin() -> Result<Secret, Failure> {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().take(MAX_PASSWORD_BYTES).read_line(&mut line);
+    read.map_err(|error| Failure::wrong(format!("the password could not be read from stdin: {error}")))?;
+    let password = line.trim_end_matches(['\n', '\r']);
+    if password.is_empty() {
+        return Err(Failure::wrong("stdin holds no password on its first line"));
+    }
+    Ok(Secret::new(password))
 }

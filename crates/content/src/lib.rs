@@ -6,11 +6,15 @@
 mod copy;
 mod error;
 mod memory;
+mod referrer;
 mod traits;
 mod verify;
 
 pub use copy::{Copied, CopyOptions, copy, reachable};
 pub use error::Error;
 pub use memory::Memory;
-pub use traits::{ByteStream, Delete, Fetch, List, Observer, Outcome, Push, Quiet, Repository, Resolve, Tag, Uploads};
+pub use referrer::Referrer;
+pub use traits::{
+    ByteStream, Delete, Fetch, List, Observer, Outcome, Push, Quiet, Referrers, Repository, Resolve, Tag, Uploads,
+};
 pub use verify::{Verified, read_all};

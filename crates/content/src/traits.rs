@@ -85,10 +85,19 @@ pub trait Uploads: Send + Sync {
     async fn cancel(&self, session: &str) -> Result<(), Error>;
 }
 
-/// Everything that a registry offers of one repository. The embedded registry serves any implementation of it.
-pub trait Repository: Fetch + Push + Resolve + Tag + List + Delete + Uploads {}
+/// Finds what is about a manifest: its signatures, its provenance, its bills of materials.
+#[async_trait]
+pub trait Referrers: Send + Sync {
+    /// The manifests that name `subject` as theirs, sorted by digest; each descriptor bears the manifest's type of
+    /// artifact and annotations. With `artifact_type`, those of this type alone. A subject that is not here has none
+    /// or some: a signature may come before what it signs.
+    async fn referrers(&self, subject: &Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, Error>;
+}
 
-impl<T: Fetch + Push + Resolve + Tag + List + Delete + Uploads> Repository for T {}
+/// Everything that a registry offers of one repository. The embedded registry serves any implementation of it.
+pub trait Repository: Fetch + Push + Resolve + Tag + List + Delete + Uploads + Referrers {}
+
+impl<T: Fetch + Push + Resolve + Tag + List + Delete + Uploads + Referrers> Repository for T {}
 
 /// How one piece of content came to be at its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,6 +35,10 @@ pub(crate) enum Error {
     PageInvalid(String),
     #[error("the blob has {size} bytes: the range lies outside")]
     RangeOutside { size: u64 },
+    #[error("the blob is larger than the {0} bytes that this registry takes")]
+    BlobTooLarge(u64),
+    #[error("this registry wants a user and a password")]
+    Unauthorized,
     #[error("{0}")]
     Denied(String),
     #[error("{0}")]
@@ -61,6 +65,8 @@ impl Error {
             Self::NameUnknown(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
             Self::PageInvalid(_) => (StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID"),
             Self::RangeOutside { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID"),
+            Self::BlobTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Self::Denied(_) => (StatusCode::FORBIDDEN, "DENIED"),
             Self::Unsupported(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
             Self::NoSuchAddress => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
@@ -99,6 +105,9 @@ impl IntoResponse for Error {
             }
         };
         match self {
+            Self::Unauthorized => {
+                insert(header::WWW_AUTHENTICATE, "Basic realm=\"mlxctl\", charset=\"UTF-8\"".to_owned());
+            }
             Self::RangeOutside { size } => insert(header::CONTENT_RANGE, format!("bytes */{size}")),
             Self::UploadRange { offset, location, .. } => {
                 insert(header::RANGE, crate::uploads::held(offset));

@@ -3,13 +3,13 @@
 //! `mlxctl registry serve` puts the local store behind it; tests put anything. A request becomes a [`route`], the
 //! route a call of the content traits, and what they answer the words of the specification. Blobs stream both ways;
 //! of a request's body only a manifest, at most 4 MiB, is ever held in memory.
-//!
-//! What is left out: the referrers API. The content traits do not list what refers to a manifest, so the registry
-//! answers 404 there and sends no `OCI-Subject`, by which clients know to keep the referrers under a tag themselves.
 
+mod account;
 mod blobs;
 mod error;
+mod listener;
 mod manifests;
+mod referrers;
 mod route;
 mod serve;
 mod uploads;
@@ -20,6 +20,8 @@ use async_trait::async_trait;
 use axum::Router;
 use mlxctl_content::{Error as ContentError, Repository};
 
+pub use account::Account;
+pub use listener::{Listener, Tls};
 pub use serve::serve;
 
 /// The repositories that a registry serves.
@@ -41,10 +43,20 @@ pub trait Repositories: Send + Sync {
 }
 
 /// How a registry behaves.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Refuse everything that changes something, with 405.
     pub read_only: bool,
+    /// Who may use it; everyone where there is no account.
+    pub account: Option<Account>,
+    /// The largest blob that is taken, in bytes.
+    pub max_blob_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { read_only: false, account: None, max_blob_bytes: 1 << 40 }
+    }
 }
 
 /// The API over these repositories, under `/v2/`.

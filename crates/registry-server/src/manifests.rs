@@ -7,12 +7,12 @@ use async_trait::async_trait;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use mlxctl_artifact::{Algorithm, Descriptor, Digester, Index, MAX_MANIFEST_BYTES, Manifest, media_type};
-use mlxctl_content::{ByteStream, Error as ContentError, Fetch, Quiet, Repository, read_all};
+use mlxctl_content::{ByteStream, Error as ContentError, Fetch, Quiet, Referrer, Repository, read_all};
 use serde_json::{Value, json};
 
 use crate::blobs::CONTENT_DIGEST;
@@ -20,6 +20,9 @@ use crate::error::Error;
 use crate::route::{Name, printable};
 use crate::serve::{Registry, empty};
 use crate::uploads::parameter;
+
+/// Says that the manifest is listed among the referrers of its subject: the client need not do so.
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
 /// Gives a manifest. `Accept` is not held against the client: there is one form of each, and its type is said.
 pub(crate) async fn get(registry: &Registry, name: &str, manifest: &Name, method: &Method) -> Result<Response, Error> {
@@ -61,6 +64,7 @@ pub(crate) async fn put(registry: &Registry, name: &str, manifest: &Name, reques
     {
         return Err(Error::DigestInvalid(format!("the manifest is {}, not {expected}", descriptor.digest)));
     }
+    let referrer = Referrer::read(&descriptor, &bytes).map_err(|error| Error::ManifestInvalid(error.to_string()))?;
     for part in parts {
         // Layers that nobody may pass on lie elsewhere, at an address that the manifest gives.
         let lies_elsewhere = part.media_type.contains("nondistributable") || part.media_type.contains("foreign");
@@ -73,11 +77,14 @@ pub(crate) async fn put(registry: &Registry, name: &str, manifest: &Name, reques
     if let Name::Tag(tag) = manifest {
         repository.tag(&descriptor, tag).await.map_err(failed)?;
     }
-    let headers = [
+    let mut headers = vec![
         (header::LOCATION, format!("/v2/{name}/manifests/{}", descriptor.digest)),
         (CONTENT_DIGEST, descriptor.digest.to_string()),
         (header::CONTENT_LENGTH, "0".to_owned()),
     ];
+    if let Some(referrer) = referrer {
+        headers.push((OCI_SUBJECT, referrer.subject.to_string()));
+    }
     Ok(empty(StatusCode::CREATED, &headers))
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Route {
     Manifest(String, Name),
     /// `…/tags/list`
     Tags(String),
+    /// `…/referrers/<digest>`
+    Referrers(String, Digest),
 }
 
 /// How a manifest is asked for.
@@ -66,6 +68,7 @@ impl Route {
                 (Some(before), Some("blobs"), Some("uploads")) => Ok(Self::Uploads(name(before)?)),
                 (Some(before), Some("blobs"), Some(text)) => Ok(Self::Blob(name(before)?, digest(text)?)),
                 (Some(before), Some("tags"), Some("list")) => Ok(Self::Tags(name(before)?)),
+                (Some(before), Some("referrers"), Some(text)) => Ok(Self::Referrers(name(before)?, digest(text)?)),
                 (Some(before), Some("manifests"), Some(text)) => {
                     Ok(Self::Manifest(name(before)?, manifest_name(text)?))
                 }

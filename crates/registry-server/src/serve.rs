@@ -8,15 +8,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::error::Error;
 use crate::route::Route;
-use crate::{Options, Repositories, blobs, manifests, uploads};
+use crate::{Listener, Options, Repositories, blobs, manifests, referrers, uploads};
 
 /// Says that this is a registry of the second API; clients look for it.
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -27,11 +25,11 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct Registry {
     pub(crate) repositories: Arc<dyn Repositories>,
-    options: Options,
+    pub(crate) options: Arc<Options>,
 }
 
 pub(crate) fn router(repositories: Arc<dyn Repositories>, options: Options) -> Router {
-    Router::new().fallback(answer).with_state(Registry { repositories, options })
+    Router::new().fallback(answer).with_state(Registry { repositories, options: Arc::new(options) })
 }
 
 /// Serves `router` on `listener` until `shutdown` is done; requests under way then get ten seconds to end.
@@ -39,16 +37,11 @@ pub(crate) fn router(repositories: Arc<dyn Repositories>, options: Options) -> R
 /// # Errors
 /// The listener's.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     router: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (told, hears) = oneshot::channel();
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "small answers may wait");
-        }
-    });
     let served = axum::serve(listener, router).with_graceful_shutdown(async move {
         shutdown.await;
         let _ = told.send(());
@@ -74,6 +67,9 @@ async fn answer(State(registry): State<Registry>, request: Request) -> Response 
 }
 
 async fn dispatch(registry: &Registry, request: Request) -> Result<Response, Error> {
+    if registry.options.account.as_ref().is_some_and(|account| !account.admits(request.headers())) {
+        return Err(Error::Unauthorized);
+    }
     let route = Route::parse(request.uri().path())?;
     let method = request.method().clone();
     if method != Method::GET && method != Method::HEAD {
@@ -84,6 +80,7 @@ async fn dispatch(registry: &Registry, request: Request) -> Result<Response, Err
         Route::Base if read => Ok(Json(json!({})).into_response()),
         Route::Catalog if read => manifests::catalog(registry, request.uri()).await,
         Route::Tags(name) if read => manifests::tags(registry, &name, request.uri()).await,
+        Route::Referrers(name, subject) if read => referrers::list(registry, &name, subject, request.uri()).await,
         Route::Blob(name, digest) if read => blobs::get(registry, &name, digest, &method, request.headers()).await,
         Route::Blob(name, digest) if method == Method::DELETE => blobs::delete(registry, &name, digest).await,
         Route::Manifest(name, manifest) if read => manifests::get(registry, &name, &manifest, &method).await,

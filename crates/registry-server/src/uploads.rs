@@ -34,13 +34,13 @@ pub(crate) async fn post(registry: &Registry, name: &str, request: Request) -> R
     let session = begin(&*repository).await?;
     match digest {
         None => Ok(progress(StatusCode::ACCEPTED, name, &session, 0)),
-        Some(digest) => finish(&Upload { repository, name, session: &session }, digest, request, 0).await,
+        Some(digest) => finish(&Upload::new(registry, name, &session)?, digest, request, 0).await,
     }
 }
 
 /// Adds a chunk.
 pub(crate) async fn patch(registry: &Registry, name: &str, session: &str, request: Request) -> Result<Response, Error> {
-    let upload = Upload { repository: repository(registry, name)?, name, session };
+    let upload = Upload::new(registry, name, session)?;
     let offset = upload.offset().await?;
     let offset = upload.append(offset, request).await?;
     Ok(progress(StatusCode::ACCEPTED, name, session, offset))
@@ -48,7 +48,7 @@ pub(crate) async fn patch(registry: &Registry, name: &str, session: &str, reques
 
 /// Closes an upload, with its last chunk where the request has a body.
 pub(crate) async fn put(registry: &Registry, name: &str, session: &str, request: Request) -> Result<Response, Error> {
-    let upload = Upload { repository: repository(registry, name)?, name, session };
+    let upload = Upload::new(registry, name, session)?;
     let digest = parameter(request.uri(), "digest").ok_or_else(|| {
         Error::DigestInvalid("an upload is closed with '?digest=': it says what the bytes should be".to_owned())
     })?;
@@ -58,13 +58,13 @@ pub(crate) async fn put(registry: &Registry, name: &str, session: &str, request:
 
 /// Says how far an upload is.
 pub(crate) async fn get(registry: &Registry, name: &str, session: &str) -> Result<Response, Error> {
-    let offset = Upload { repository: repository(registry, name)?, name, session }.offset().await?;
+    let offset = Upload::new(registry, name, session)?.offset().await?;
     Ok(progress(StatusCode::NO_CONTENT, name, session, offset))
 }
 
 /// Drops an upload.
 pub(crate) async fn delete(registry: &Registry, name: &str, session: &str) -> Result<Response, Error> {
-    let upload = Upload { repository: repository(registry, name)?, name, session };
+    let upload = Upload::new(registry, name, session)?;
     upload.repository.cancel(session).await.map_err(|error| upload.error(error))?;
     Ok(empty(StatusCode::NO_CONTENT, &[]))
 }
@@ -73,9 +73,15 @@ struct Upload<'a> {
     repository: Arc<dyn Repository>,
     name: &'a str,
     session: &'a str,
+    max_bytes: u64,
 }
 
-impl Upload<'_> {
+impl<'a> Upload<'a> {
+    fn new(registry: &Registry, name: &'a str, session: &'a str) -> Result<Self, Error> {
+        let max_bytes = registry.options.max_blob_bytes;
+        Ok(Self { repository: repository(registry, name)?, name, session, max_bytes })
+    }
+
     async fn offset(&self) -> Result<u64, Error> {
         self.repository.offset(self.session).await.map_err(|error| self.error(error))
     }
@@ -107,7 +113,11 @@ impl Upload<'_> {
             }
             limit = Some(says);
         }
-        match self.repository.append(self.session, offset, stream(request.into_body(), limit)).await {
+        let room = self.max_bytes.saturating_sub(offset);
+        if limit.is_some_and(|limit| limit > room) {
+            return Err(Error::BlobTooLarge(self.max_bytes));
+        }
+        match self.repository.append(self.session, offset, stream(request.into_body(), limit.unwrap_or(room))).await {
             Ok(offset) => Ok(offset),
             // Somebody else writes to this session, or has written since.
             Err(ContentError::Refused { message }) => Err(self.out_of_order(offset, message)),
@@ -163,15 +173,13 @@ async fn begin(repository: &dyn Repository) -> Result<String, Error> {
 }
 
 /// The body as the store takes it. A body that ends early or goes on too long is an error of its sender.
-fn stream(body: Body, limit: Option<u64>) -> ByteStream {
+fn stream(body: Body, limit: u64) -> ByteStream {
     let broken = |message: String| ContentError::Remote { message, status: None, hint: None };
     let mut left = limit;
     Box::pin(body.into_data_stream().map(move |bytes| {
         let bytes = bytes.map_err(|error| broken(format!("the body ended early: {error}")))?;
-        if let Some(left) = &mut left {
-            let fits = left.checked_sub(bytes.len() as u64);
-            *left = fits.ok_or_else(|| broken("the body is longer than its Content-Range says".to_owned()))?;
-        }
+        let fits = left.checked_sub(bytes.len() as u64);
+        left = fits.ok_or_else(|| broken("the body is longer than its Content-Range, or than allowed".to_owned()))?;
         Ok(bytes)
     }))
 }

@@ -11,9 +11,9 @@ use mlxctl_content::{
     CopyOptions, Error, Fetch as _, List as _, Memory, Quiet, Repository, Resolve as _, Tag as _, copy, read_all,
 };
 use mlxctl_registry::{Registry, RegistryOptions, RemoteRepository};
-use mlxctl_registry_server::{Options, Repositories, router, serve};
+use mlxctl_registry_server::{Account, Listener, Options, Repositories, Tls, router, serve};
 use mlxctl_store::{LocalRepository, Store};
-use mlxctl_testkit::registry::skopeo;
+use mlxctl_testkit::registry::{server_certificate, skopeo};
 use reqwest::{Client, Method, Response, StatusCode};
 
 /// The store as a registry. Open repositories are kept, so that their leases live as long as the server.
@@ -42,25 +42,35 @@ impl Repositories for Stored {
 /// A registry on a free port; its store goes when it is dropped.
 struct Server {
     address: String,
+    scheme: &'static str,
     client: Client,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
-    async fn start(read_only: bool) -> Self {
+    async fn start(options: Options) -> Self {
+        Self::start_with(options, None, Client::builder()).await
+    }
+
+    async fn start_with(options: Options, tls: Option<Tls>, client: reqwest::ClientBuilder) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("store")).unwrap();
         let stored = Arc::new(Stored { store, open: Mutex::default() });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let listener = match tls {
+            Some(tls) => Listener::with_tls(listener, tls).unwrap(),
+            None => Listener::plain(listener).unwrap(),
+        };
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        tokio::spawn(serve(listener, router(stored, Options { read_only }), async move {
+        tokio::spawn(serve(listener, router(stored, options), async move {
             let _ = stopped.await;
         }));
-        let client = Client::builder().no_proxy().build().unwrap();
-        Self { address, client, stop: Some(stop), _folder: folder }
+        let client = client.no_proxy().build().unwrap();
+        Self { address, scheme, client, stop: Some(stop), _folder: folder }
     }
 
     fn repository(&self, name: &str) -> RemoteRepository {
@@ -70,7 +80,8 @@ impl Server {
 
     /// Sends one request; `location` may be relative.
     async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-        let url = if path.starts_with('/') { format!("http://{}{path}", self.address) } else { path.to_owned() };
+        let url =
+            if path.starts_with('/') { format!("{}://{}{path}", self.scheme, self.address) } else { path.to_owned() };
         let mut request = self.client.request(method.clone(), url);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -130,7 +141,7 @@ fn model(store: &Memory, size: usize) -> Descriptor {
 
 #[tokio::test]
 async fn our_client_pushes_and_pulls_back_the_same_bytes() {
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     let source = Memory::default();
     let root = model(&source, 3_000_000);
     let there = server.repository("org/deep/pebble");
@@ -155,7 +166,7 @@ async fn our_client_pushes_and_pulls_back_the_same_bytes() {
 
 #[tokio::test]
 async fn skopeo_copies_in_and_out() {
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     let source = Memory::default();
     let root = model(&source, 200_000);
     copy(&source, &server.repository("a/b"), &root, CopyOptions::default(), &Quiet).await.unwrap();
@@ -182,7 +193,7 @@ async fn skopeo_copies_in_and_out() {
 
 #[tokio::test]
 async fn chunks_arrive_in_order_and_an_upload_goes_on_where_it_stopped() {
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     let content = b"hello chunked world";
     let digest = Digest::sha256_of(content);
     let opened = server.ask(Method::POST, "/v2/m/blobs/uploads/", &[], b"").await;
@@ -212,7 +223,7 @@ async fn chunks_arrive_in_order_and_an_upload_goes_on_where_it_stopped() {
 
 #[tokio::test]
 async fn an_upload_of_other_bytes_is_refused_and_one_can_be_cancelled() {
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     let opened = server.ask(Method::POST, "/v2/m/blobs/uploads/", &[], b"").await;
     let location = header(&opened, "location");
     let digest = Digest::sha256_of(b"right");
@@ -231,7 +242,7 @@ async fn an_upload_of_other_bytes_is_refused_and_one_can_be_cancelled() {
 
 #[tokio::test]
 async fn blobs_are_read_in_ranges() {
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     let blob = server.blob("m", b"0123456789").await;
     let path = format!("/v2/m/blobs/{}", blob.digest);
     let check = async |range: &str, status: u16, says: &str, body: &str| {
@@ -255,7 +266,7 @@ async fn blobs_are_read_in_ranges() {
 
 #[tokio::test]
 async fn manifests_are_kept_byte_for_byte_and_only_with_their_parts() {
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     let config = server.blob("m", b"{}").await;
     let absent = Descriptor::of(media_type::OCTET_STREAM, b"absent");
     let write = |layer: &Descriptor| {
@@ -300,8 +311,6 @@ async fn manifests_are_kept_byte_for_byte_and_only_with_their_parts() {
     }
     let large = " ".repeat((4 << 20) + 1);
     assert_eq!(put("/v2/m/manifests/x", typed, &large).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    // Without the referrers API, a client keeps them under a tag.
-    assert_eq!(server.get(&format!("/v2/m/referrers/{digest}")).await.status(), StatusCode::NOT_FOUND);
 
     assert_eq!(server.ask(Method::DELETE, "/v2/m/manifests/v1", &[], b"").await.status(), StatusCode::ACCEPTED);
     assert_eq!(code(server.get("/v2/m/manifests/v1").await).await.1, "MANIFEST_UNKNOWN");
@@ -309,7 +318,7 @@ async fn manifests_are_kept_byte_for_byte_and_only_with_their_parts() {
 
 #[tokio::test]
 async fn a_blob_is_mounted_from_next_door() {
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     let blob = server.blob("from/here", b"shared").await;
     let path = format!("/v2/to/there/blobs/uploads/?mount={}&from=from%2Fhere", blob.digest);
     let mounted = server.ask(Method::POST, &path, &[], b"").await;
@@ -323,7 +332,7 @@ async fn a_blob_is_mounted_from_next_door() {
 
 #[tokio::test]
 async fn tags_come_in_pages() {
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     let source = Memory::default();
     let root = model(&source, 10);
     let there = server.repository("m");
@@ -355,14 +364,126 @@ async fn tags_come_in_pages() {
 
 #[tokio::test]
 async fn a_read_only_registry_and_a_web_page_change_nothing() {
-    let server = Server::start(true).await;
+    let server = Server::start(Options { read_only: true, ..Options::default() }).await;
     let refused = server.ask(Method::POST, "/v2/m/blobs/uploads/", &[], b"").await;
     assert_eq!(code(refused).await, (405, "UNSUPPORTED".to_owned()));
     assert_eq!(server.get("/v2/").await.status(), StatusCode::OK);
 
-    let server = Server::start(false).await;
+    let server = Server::start(Options::default()).await;
     for header in [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")] {
         let refused = server.ask(Method::POST, "/v2/m/blobs/uploads/", &[header], b"").await;
         assert_eq!(code(refused).await, (403, "DENIED".to_owned()), "{header:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_about_a_manifest_is_listed() {
+    let server = Server::start(Options::default()).await;
+    let empty = server.blob("org/m", b"{}").await;
+    let subject = Descriptor::of(media_type::OCI_MANIFEST, b"comes later, or never");
+    let about = |artifact_type: &str, note: &str| {
+        serde_json::json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": artifact_type,
+            "config": {"mediaType": "application/vnd.oci.empty.v1+json", "size": empty.size, "digest": empty.digest},
+            "layers": [], "subject": subject, "annotations": {"note": note},
+        })
+        .to_string()
+    };
+    let mut pushed = Vec::new();
+    let large = "x".repeat(900 << 10);
+    let [one, two, three] = [about("a/b+c", &large), about("a/b+c", &large), about("d/e", &format!("{large}.{large}"))];
+    let index = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [], "artifactType": "a/b+c", "subject": subject,
+    });
+    for (document, kind) in
+        [(one, "manifest"), (two + "\n", "manifest"), (three, "manifest"), (index.to_string(), "index")]
+    {
+        let digest = Digest::sha256_of(document.as_bytes());
+        let path = format!("/v2/org/m/manifests/{digest}");
+        let kind = format!("application/vnd.oci.image.{kind}.v1+json");
+        let answer = server.ask(Method::PUT, &path, &[("content-type", &kind)], document.as_bytes()).await;
+        assert_eq!((answer.status().as_u16(), header(&answer, "oci-subject")), (201, subject.digest.to_string()));
+        pushed.push(digest.to_string());
+    }
+    // Follows the pages of a list.
+    let listed = async |filter: &str| {
+        let mut path = format!("/v2/org/m/referrers/{}{filter}", subject.digest);
+        let (mut found, mut pages) = (Vec::new(), 0);
+        loop {
+            let answer = server.get(&path).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert_eq!(header(&answer, "content-type"), media_type::OCI_INDEX);
+            assert_eq!(header(&answer, "oci-filters-applied"), if filter.is_empty() { "" } else { "artifactType" });
+            let link = header(&answer, "link");
+            let content = answer.bytes().await.unwrap();
+            assert!(content.len() < 4 << 20, "{}", content.len());
+            let document: serde_json::Value = serde_json::from_slice(&content).unwrap();
+            for one in document["manifests"].as_array().unwrap() {
+                assert!(
+                    one["artifactType"].is_string()
+                        && (one["annotations"].is_object() || one["size"].as_u64() < Some(500))
+                );
+                found.push(one["digest"].as_str().unwrap().to_owned());
+            }
+            pages += 1;
+            let Some((next, _)) = link.strip_prefix('<').and_then(|link| link.split_once('>')) else { break };
+            path = next.to_owned();
+        }
+        (found, pages)
+    };
+    let mut all = pushed.clone();
+    all.sort();
+    let (found, pages) = listed("").await;
+    assert_eq!(found, all);
+    assert!(pages > 1, "4 MiB of annotations do not fit one index");
+    let mut of_type = [&pushed[0], &pushed[1], &pushed[3]].map(Clone::clone).to_vec();
+    of_type.sort();
+    assert_eq!(listed("?artifactType=a%2Fb%2Bc").await.0, of_type);
+    let answer = server.ask(Method::DELETE, &format!("/v2/org/m/manifests/{}", pushed[0]), &[], b"").await;
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    assert!(!listed("").await.0.contains(&pushed[0]));
+    assert_eq!(server.get("/v2/org/m/referrers/sha256:nonsense").await.status(), StatusCode::BAD_REQUEST);
+    let broken = serde_json::json!({"schemaVersion": 2, "manifests": [], "subject": {"digest": "x"}}).to_string();
+    let answer = server.ask(Method::PUT, "/v2/org/m/manifests/t", &[], broken.as_bytes()).await;
+    assert_eq!(code(answer).await, (400, "MANIFEST_INVALID".to_owned()));
+}
+
+#[tokio::test]
+async fn a_protected_registry_answers_its_user_alone() {
+    let server = Server::start(Options { account: Account::new("ada", "s3cret"), ..Options::default() }).await;
+    let refused = server.get("/v2/").await;
+    assert!(header(&refused, "www-authenticate").starts_with("Basic "));
+    assert_eq!(code(refused).await, (401, "UNAUTHORIZED".to_owned()));
+    let url = format!("http://{}/v2/", server.address);
+    let ask = async |password: &str| {
+        server.client.get(&url).basic_auth("ada", Some(password)).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((ask("s3cret").await, ask("other").await), (200, 401));
+}
+
+#[tokio::test]
+async fn a_certificate_makes_it_https() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(authority) = server_certificate(folder.path()) else { return };
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(Tls::new(b"", &read("server.key")).is_err() && Tls::new(&read("server.pem"), b"").is_err());
+    assert!(Tls::new(&read("server.pem"), &read("ca.key")).is_err(), "a key of another certificate");
+    let tls = Tls::new(&read("server.pem"), &read("server.key")).unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::builder().tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()]);
+    let server = Server::start_with(Options::default(), Some(tls), client).await;
+    // One that never speaks holds up nobody.
+    let _silent = tokio::net::TcpStream::connect(&server.address).await.unwrap();
+    let blob = server.blob("org/m", b"secret").await;
+    let answer = server.get(&format!("/v2/org/m/blobs/{}", blob.digest)).await;
+    assert_eq!(answer.bytes().await.unwrap(), "secret");
+}
+
+#[tokio::test]
+async fn a_blob_beyond_the_limit_is_refused() {
+    let server = Server::start(Options { max_blob_bytes: 10, ..Options::default() }).await;
+    server.blob("org/m", b"0123456789").await;
+    let path = format!("/v2/org/m/blobs/uploads/?digest={}", Digest::sha256_of(b"0123456789a"));
+    let answer = server.ask(Method::POST, &path, &[], b"0123456789a").await;
+    assert_eq!(code(answer).await, (413, "SIZE_INVALID".to_owned()));
 }

@@ -12,6 +12,7 @@ use mlxctl_artifact::{Descriptor, Digest, Digester};
 
 use crate::file::Stamp;
 use crate::layout::Layout;
+use crate::referrers::Known;
 use crate::seal::{self, Sealer};
 use crate::{Error, file, map};
 
@@ -32,6 +33,7 @@ pub(crate) struct Blobs {
     sealer: Sealer,
     /// What this process hashed, by the stamp it had: it need not wait for the seal.
     verified: Mutex<HashMap<Digest, Stamp>>,
+    pub(crate) known: Known,
 }
 
 /// A blob's file, opened.
@@ -43,7 +45,13 @@ pub(crate) struct Blob {
 
 impl Blobs {
     pub(crate) fn new(layout: Layout, read_only: bool) -> Self {
-        Self { sealer: Sealer::new(layout.clone()), layout, read_only, verified: Mutex::default() }
+        Self {
+            sealer: Sealer::new(layout.clone()),
+            layout,
+            read_only,
+            verified: Mutex::default(),
+            known: Known::default(),
+        }
     }
 
     /// Opens a blob, whatever its bytes are; `None` where it is not here.

@@ -1,6 +1,7 @@
 //! What a manifest refers to: followed by the collector, by `verify`, and by whoever lets go of a lease.
 
 use mlxctl_artifact::{Descriptor, Digest, Index, MAX_MANIFEST_BYTES, Manifest, media_type};
+use mlxctl_content::Referrer;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -53,7 +54,8 @@ pub(crate) fn media_type_of(content: &[u8]) -> String {
 /// What the document `content` of this media type refers to; nothing where it is a mere blob.
 pub(crate) fn links(media_type: &str, content: &[u8]) -> Result<Links, mlxctl_artifact::Error> {
     if media_type::is_index(media_type) {
-        return Ok(Links { children: Index::parse(content)?.manifests, ..Links::default() });
+        let subject = Referrer::read(&Descriptor::of(media_type, b""), content)?.map(|referrer| referrer.subject);
+        return Ok(Links { children: Index::parse(content)?.manifests, subject, ..Links::default() });
     }
     if !media_type::is_manifest(media_type) {
         return Ok(Links::default());

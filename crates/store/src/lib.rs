@@ -18,6 +18,7 @@ mod lease;
 mod lock;
 mod map;
 mod partial;
+mod referrers;
 mod repository;
 mod seal;
 mod sink;

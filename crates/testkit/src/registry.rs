@@ -142,6 +142,15 @@ pub fn skopeo(arguments: &[&str]) -> Option<Output> {
     Some(output.expect("run skopeo"))
 }
 
+/// Makes an authority and, signed by it, `server.pem` with `server.key` for `127.0.0.1` in a folder; returns the
+/// authority's certificate. `None`, with the reason on stderr, where `openssl` is not installed.
+///
+/// # Panics
+/// Where `CI` is set and the program is missing, and where it fails.
+pub fn server_certificate(folder: &Path) -> Option<Vec<u8>> {
+    installed("openssl").then(|| certificates(folder))
+}
+
 /// Makes an authority and, signed by it, `server.pem` with `server.key`; returns the authority's certificate.
 fn certificates(folder: &Path) -> Vec<u8> {
     let run = |arguments: &str| {
