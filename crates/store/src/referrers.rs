@@ -18,12 +18,18 @@ use crate::{Error, LocalRepository, file, graph};
 pub(crate) struct Known(Mutex<HashMap<Digest, Option<Arc<Referrer>>>>);
 
 impl Known {
-    fn get(&self, digest: &Digest) -> Option<Option<Arc<Referrer>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
-    }
-
-    fn keep(&self, digest: Digest, found: Option<Arc<Referrer>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, found);
+    /// What is known of a blob, else what `read` finds.
+    fn or_read(
+        &self,
+        digest: &Digest,
+        read: impl FnOnce() -> Result<Option<Arc<Referrer>>, Error>,
+    ) -> Result<Option<Arc<Referrer>>, Error> {
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(digest) {
+            return Ok(known.clone());
+        }
+        let found = read()?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest, found.clone());
+        Ok(found)
     }
 }
 
@@ -34,14 +40,9 @@ fn all(blobs: &Blobs) -> Result<Vec<Arc<Referrer>>, Error> {
         for entry in file::entries(&blobs.layout.blobs(algorithm))? {
             let name = format!("{}:{}", algorithm.name(), entry.file_name().to_string_lossy());
             let Ok(digest) = name.parse::<Digest>() else { continue };
-            let known = if let Some(known) = blobs.known.get(&digest) {
-                known
-            } else {
-                let Ok(read) = read(blobs, &digest) else { continue };
-                blobs.known.keep(digest, read.clone());
-                read
-            };
-            found.extend(known);
+            if let Ok(known) = blobs.known.or_read(&digest, || read(blobs, &digest)) {
+                found.extend(known);
+            }
         }
     }
     found.sort_by_key(|referrer| referrer.descriptor.digest);
