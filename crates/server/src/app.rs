@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -166,6 +166,7 @@ async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> Resp
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let dialect = Dialect::of_path(&path);
     let id = request_id(request.headers());
+    let departure = Departure { method: method.clone(), path: path.clone(), started, id: id.clone(), answered: false };
     let mut response = match app.guard.check(&method, request.uri(), request.headers()) {
         Err(fault) => fault.into_response(),
         Ok(()) => std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
@@ -183,12 +184,38 @@ async fn edge(State(app): State<Arc<App>>, request: Request, next: Next) -> Resp
         }
         response = written;
     }
+    departure.answered();
     let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis());
     tracing::info!(status, %method, path = path.chars().take(200).collect::<String>(), ms, id, "request");
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("x-request-id", id);
     }
     response
+}
+
+/// Notes a client that goes away before its answer begins: its connection then drops the request's future.
+struct Departure {
+    method: Method,
+    path: String,
+    started: Instant,
+    id: String,
+    answered: bool,
+}
+
+impl Departure {
+    fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        if !self.answered {
+            let Self { method, path, id, .. } = self;
+            let ms = self.started.elapsed().as_millis();
+            tracing::info!(status = 499, %method, path, ms, id, "client went away");
+        }
+    }
 }
 
 /// The client's name for the request where it is fit for a log, else one of ours.

@@ -301,6 +301,7 @@ fn metrics(run: &Run) -> Metrics {
 async fn lines(mut kind: impl Lines, mut run: Run, stream: bool) -> Result<Response, Fault> {
     let digest = run.model.digest;
     if stream {
+        run.streaming = true;
         let body = Body::from_stream(unfold(Some((kind, run)), |state| async move {
             let (mut kind, mut run) = state?;
             loop {

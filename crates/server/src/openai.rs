@@ -318,7 +318,8 @@ impl Events for CompletionEvents {
 }
 
 /// An answer in server-sent events, ending in `[DONE]`, or in an error where it fails.
-fn events(kind: impl Events, run: Run, n: usize) -> Response {
+fn events(kind: impl Events, mut run: Run, n: usize) -> Response {
+    run.streaming = true;
     let waiting: VecDeque<Bytes> = (0..n as u32).filter_map(|index| kind.open(index)).collect();
     let stream = unfold((kind, Some(run), waiting), |(kind, mut run, mut waiting)| async move {
         loop {

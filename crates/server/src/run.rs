@@ -17,6 +17,8 @@ pub(crate) struct Run {
     events: SelectAll<BoxStream<'static, (u32, Event)>>,
     left: usize,
     started: Instant,
+    /// The answer has begun: if the client goes away now, nobody else says so.
+    pub(crate) streaming: bool,
     /// Of all prompts.
     pub(crate) prompt_tokens: u64,
     /// Of all answers so far.
@@ -55,7 +57,7 @@ impl Run {
         let left = streams.len();
         let events = select_all(streams);
         let timings = Timings::default();
-        Ok(Self { model, events, left, started, prompt_tokens, generated_tokens: 0, timings })
+        Ok(Self { model, events, left, started, streaming: false, prompt_tokens, generated_tokens: 0, timings })
     }
 
     /// The next event; none after the last answer's end. A failed answer fails all of them.
@@ -97,7 +99,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if self.left > 0 {
+        if self.left > 0 && self.streaming {
             let ms = self.started.elapsed().as_millis();
             tracing::info!(
                 status = 499,

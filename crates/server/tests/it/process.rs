@@ -93,12 +93,17 @@ impl Daemon {
         answer
     }
 
+    /// A request for many tokens: those that would end the answer, 0 and 2 in Pebble's vocabulary, are kept out.
+    fn long(tokens: usize, stream: bool) -> String {
+        format!(
+            r#"{{"model":"weights","prompt":"What","max_tokens":{tokens},"temperature":2,"seed":3,"stream":{stream},
+                "logit_bias":{{"0":-100,"2":-100}}}}"#
+        )
+    }
+
     /// A stream of many tokens, of which the first was read.
     fn long_stream(&self, tokens: usize) -> BufReader<TcpStream> {
-        let body = format!(
-            r#"{{"model":"weights","prompt":"What","max_tokens":{tokens},"temperature":2,"seed":3,"stream":true}}"#
-        );
-        let mut reader = BufReader::new(self.open("POST", "/v1/completions", &body));
+        let mut reader = BufReader::new(self.open("POST", "/v1/completions", &Self::long(tokens, true)));
         let mut line = String::new();
         while !line.starts_with("data: ") {
             line.clear();
@@ -122,6 +127,14 @@ fn a_client_that_leaves_frees_its_place() {
     let daemon = Daemon::start();
     drop(daemon.long_stream(1900));
     wait_until("the note of the departure", || daemon.log().contains("status=499").then_some(()));
+    // The same where nothing has been sent back yet.
+    wait_until("the note of a departure before the answer", || {
+        let waiting = daemon.open("POST", "/v1/completions", &Daemon::long(1900, false));
+        // By the time another answer is here, the request has most likely arrived.
+        daemon.ask("GET", "/healthz", "");
+        drop(waiting);
+        (daemon.log().matches("status=499").count() > 1).then_some(())
+    });
     assert!(daemon.ask("GET", "/healthz", "").starts_with("HTTP/1.1 200"));
 }
 
@@ -134,6 +147,7 @@ fn the_first_signal_drains_and_the_run_file_goes() {
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("data: [DONE]"), "the request that ran was answered to its end");
+    assert!(rest.matches("data: {").count() > 100, "and was a long one");
     assert_eq!(daemon.exit_code(), Some(0));
     assert!(!daemon.run_file().exists());
 }
