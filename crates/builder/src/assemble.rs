@@ -10,6 +10,7 @@ use mlxctl_modelspec::{Capability, ModelSpec, TemplateSource, template_catalogue
 use mlxctl_store::Store;
 use mlxctl_weights::{Dtype, QuantizationConfig};
 
+use crate::companions::Companions;
 use crate::config::{SourceConfig, in_words};
 use crate::convert::Weights;
 use crate::source::Source;
@@ -26,6 +27,7 @@ const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 pub(crate) fn artifact(
     spec: &ModelSpec,
     source: &Source,
+    companions: &Companions,
     config: &SourceConfig,
     weights: Weights,
     store: &Store,
@@ -44,7 +46,7 @@ pub(crate) fn artifact(
     for (path, file) in &source.files {
         if file.kind != LayerKind::Weight && !is_replaced(path.as_str()) {
             options.progress.file(path.as_str(), file.size);
-            add(file.kind, path.clone(), &store.ingest_file(media_type::OCTET_STREAM, &file.path)?);
+            add(file.kind, path.clone(), &file.ingest(store)?);
             options.progress.advanced(file.size);
         }
     }
@@ -62,12 +64,13 @@ pub(crate) fn artifact(
     if let Some(text) = template(spec, options)? {
         write(TEMPLATE_PATH, text.as_bytes())?;
     }
-    let resolved = spec.resolved(Vec::new(), None);
+    let resolved = companions.resolve(spec, source.base.as_ref());
     write(RESOLVED_SPEC_PATH, &canonical_json(&resolved).expect("a recipe holds finite numbers and text"))?;
 
-    let layers: Vec<ModelLayer> = weights.layers.iter().cloned().chain(beside.into_values()).collect();
+    let own = weights.layers.iter().cloned().chain(beside.into_values());
+    let layers: Vec<ModelLayer> = own.chain(companions.layers.iter().cloned()).collect();
     let model_config = ModelConfig {
-        descriptor: describe(spec, config),
+        descriptor: describe(spec, source, config),
         config: details(spec, config, &weights),
         modelfs: ModelFs {
             diff_ids: layers.iter().map(|layer| layer.descriptor.digest).collect(),
@@ -76,7 +79,9 @@ pub(crate) fn artifact(
     };
     let bytes = canonical_json(&model_config).expect("a model configuration holds text and digests");
     let config_blob = store.ingest_bytes(media_type::MODEL_CONFIG, &bytes)?;
-    let manifest = Manifest::of_model(config_blob, &layers, annotations(spec));
+    let mut annotations = annotations(spec);
+    annotations.extend(companions.annotation().map(|value| (media_type::REFERENCES.to_owned(), value)));
+    let manifest = Manifest::of_model(config_blob, &layers, annotations);
     let manifest = store.ingest_bytes(media_type::OCI_MANIFEST, &manifest.to_bytes())?;
     let manifest = Descriptor { artifact_type: Some(media_type::MODEL_MANIFEST.to_owned()), ..manifest };
     Ok(Built { manifest, layers })
@@ -106,16 +111,19 @@ fn template(spec: &ModelSpec, options: &BuildOptions<'_>) -> Result<Option<Strin
     }
 }
 
-fn describe(spec: &ModelSpec, config: &SourceConfig) -> ModelDescriptor {
+fn describe(spec: &ModelSpec, source: &Source, config: &SourceConfig) -> ModelDescriptor {
+    // Who made the base, and its licence, hold for what is built upon it.
+    let base = source.base.as_ref().map(|base| base.descriptor.clone()).unwrap_or_default();
+    let or = |own: &[String], base: Vec<String>| if own.is_empty() { base } else { own.to_vec() };
     ModelDescriptor {
-        authors: spec.authors.clone(),
-        vendor: spec.vendor.clone(),
+        authors: or(&spec.authors, base.authors),
+        vendor: spec.vendor.clone().or(base.vendor),
         family: spec.family.clone().or_else(|| config.family().map(str::to_owned)),
         name: Some(spec.name.clone()),
         version: spec.version.clone(),
         description: spec.description.clone(),
         doc_url: spec.url.clone(),
-        licenses: spec.licenses.clone(),
+        licenses: or(&spec.licenses, base.licenses),
         ..ModelDescriptor::default()
     }
 }

@@ -1,6 +1,7 @@
 //! The model's `config.json`: what the build reads from it, and how it is written anew when the weights change.
 
 use mlxctl_artifact::canonical_json;
+use mlxctl_store::Store;
 use mlxctl_weights::{Quantization, QuantizationConfig};
 use serde_json::{Map, Value};
 
@@ -24,13 +25,13 @@ pub(crate) struct SourceConfig {
 
 impl SourceConfig {
     /// Reads it; a folder without one is no model.
-    pub(crate) fn read(source: &Source) -> Result<Self, Error> {
-        let Some(fields) = read_object(source, "config.json")? else {
+    pub(crate) fn read(source: &Source, store: &Store) -> Result<Self, Error> {
+        let Some(fields) = read_object(source, store, "config.json")? else {
             let reason = "a model needs this file, and the source does not have it".to_owned();
             return Err(Error::Source { path: source.folder.join("config.json"), reason, hint: None });
         };
         // As mlx-lm, a generation_config.json that cannot be read changes nothing.
-        let generation = read_object(source, "generation_config.json").ok().flatten();
+        let generation = read_object(source, store, "generation_config.json").ok().flatten();
         let end_tokens = generation.and_then(|mut fields| fields.remove("eos_token_id"));
         let says_nothing = |value: &Value| match value {
             Value::Null => true,
@@ -89,17 +90,13 @@ impl SourceConfig {
 }
 
 /// The fields of one of the source's JSON files; `None` where there is none.
-fn read_object(source: &Source, name: &str) -> Result<Option<Map<String, Value>>, Error> {
+fn read_object(source: &Source, store: &Store, name: &str) -> Result<Option<Map<String, Value>>, Error> {
     let wrong = |reason: String| Error::Source { path: source.folder.join(name), reason, hint: None };
     let Some(file) = source.file(name) else { return Ok(None) };
     if file.size > MAX_BYTES {
         return Err(wrong(format!("it has {} bytes, more than the {MAX_BYTES} allowed", file.size)));
     }
-    let bytes = std::fs::read(&file.path).map_err(|source| Error::Path {
-        key: "from.path",
-        path: file.path.clone(),
-        source,
-    })?;
+    let bytes = file.map(store)?;
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(fields)) => Ok(Some(fields)),
         Ok(_) => Err(wrong("it is not a JSON object".to_owned())),

@@ -51,7 +51,7 @@ pub(crate) fn weights(
 ) -> Result<Weights, Error> {
     let mut files = Vec::new();
     for (path, file) in source.weights() {
-        files.push((path.to_string(), mlxctl_store::map_file(&file.path)?));
+        files.push((path.to_string(), file.map(store)?));
     }
     // Reading every header before anything is written finds a damaged file early.
     let checkpoint = Checkpoint::from_files(files)?;
@@ -61,7 +61,7 @@ pub(crate) fn weights(
         let mut layers = Vec::new();
         for (path, file) in source.weights() {
             options.progress.file(path.as_str(), file.size);
-            let blob = store.ingest_file(media_type::OCTET_STREAM, &file.path)?;
+            let blob = file.ingest(store)?;
             options.progress.advanced(file.size);
             layers.push(ModelLayer::of_file(LayerKind::Weight, path.clone(), &blob));
         }

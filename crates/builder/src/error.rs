@@ -25,6 +25,14 @@ pub enum Error {
         /// What the person can do.
         hint: Option<&'static str>,
     },
+    /// The recipe names something elsewhere that was not brought here.
+    #[error("{key}: {what} is not on this machine")]
+    Absent {
+        /// The recipe's key.
+        key: String,
+        /// What it names.
+        what: String,
+    },
     /// The recipe asks for something that this version cannot do.
     #[error("{key}: {what} is not supported yet")]
     NotYet {
@@ -55,7 +63,7 @@ pub enum Error {
 impl Error {
     /// Whether the recipe or the call has to change, rather than the machine or the model's files.
     pub fn is_recipes_fault(&self) -> bool {
-        matches!(self, Self::NotYet { .. } | Self::Unfit { .. })
+        matches!(self, Self::NotYet { .. } | Self::Unfit { .. } | Self::Absent { .. })
             || matches!(self, Self::Path { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
     }
 

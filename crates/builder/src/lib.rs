@@ -7,9 +7,12 @@
 
 mod adapter;
 mod assemble;
+mod base;
+mod companions;
 mod config;
 mod convert;
 mod error;
+mod materials;
 mod mixed;
 mod pieces;
 mod source;
@@ -22,6 +25,7 @@ use mlxctl_modelspec::ModelSpec;
 use mlxctl_store::Store;
 
 pub use error::Error;
+pub use materials::{HubFolder, Materials, Needs, takes_hub_file};
 
 /// What [`build`] needs beside the recipe.
 pub struct BuildOptions<'a> {
@@ -78,11 +82,25 @@ impl Built {
 /// [`Error::is_recipes_fault`] tells whether the recipe or the call has to change. Nothing is named in the store then;
 /// blobs that were written are swept by the next `gc`.
 pub fn build(spec: &ModelSpec, store: &Store, options: &BuildOptions<'_>) -> Result<Built, Error> {
-    let source = source::Source::find(spec, options.folder)?;
+    build_with(spec, &Materials::default(), store, options)
+}
+
+/// The same for a recipe that names things elsewhere ([`Needs::of`]), which the caller brought.
+pub fn build_with(
+    spec: &ModelSpec,
+    materials: &Materials,
+    store: &Store,
+    options: &BuildOptions<'_>,
+) -> Result<Built, Error> {
+    // What is taken over from other artifacts is not ours, and nothing but this keeps it until the new one has a name.
+    let digests: Vec<_> = materials.artifacts.values().map(|manifest| manifest.digest).collect();
+    let _in_use = store.lease(&digests)?;
+    let source = source::Source::find(spec, options.folder, store, materials)?;
     for notice in &source.notices {
         options.progress.notice(notice);
     }
-    let source_config = config::SourceConfig::read(&source)?;
+    let source_config = config::SourceConfig::read(&source, store)?;
     let weights = convert::weights(spec, &source, &source_config, store, options)?;
-    assemble::artifact(spec, &source, &source_config, weights, store, options)
+    let companions = companions::Companions::gather(spec, source.base.as_ref(), materials, store, options)?;
+    assemble::artifact(spec, &source, &companions, &source_config, weights, store, options)
 }

@@ -1,12 +1,17 @@
-//! Finding the files of a model: which of a folder's files travel, and as what.
+//! Finding the files of a model: which of a folder's, a hub repository's or another artifact's files travel, and as
+//! what.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mlxctl_artifact::{LayerKind, LayerPath};
+use bytes::Bytes;
+use mlxctl_artifact::{Descriptor, LayerKind, LayerPath, media_type};
 use mlxctl_modelspec::{From, ModelSpec};
+use mlxctl_store::Store;
 
 use crate::Error;
+use crate::base::Base;
+use crate::materials::Materials;
 
 /// A folder deeper than this is not walked: no model is, and a link to a parent would never end.
 const MAX_DEPTH: usize = 8;
@@ -22,58 +27,94 @@ pub(crate) struct Source {
     pub files: BTreeMap<LayerPath, SourceFile>,
     /// What the person should know.
     pub notices: Vec<String>,
+    /// The artifact that this one is built upon.
+    pub base: Option<Base>,
 }
 
 /// One file that travels.
 #[derive(Debug, Clone)]
 pub(crate) struct SourceFile {
     pub kind: LayerKind,
-    pub path: PathBuf,
+    pub place: Place,
     pub size: u64,
+}
+
+/// Where a file lies.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// In a folder.
+    Disk(PathBuf),
+    /// In the store already, as a layer of another artifact.
+    Stored(Descriptor),
+}
+
+impl SourceFile {
+    fn on_disk(kind: LayerKind, path: PathBuf, size: u64) -> Self {
+        Self { kind, place: Place::Disk(path), size }
+    }
+
+    /// Its bytes, borrowed from the disk.
+    pub(crate) fn map(&self, store: &Store) -> Result<Bytes, Error> {
+        Ok(match &self.place {
+            Place::Disk(path) => mlxctl_store::map_file(path)?,
+            Place::Stored(blob) => store.map(blob)?,
+        })
+    }
+
+    /// The blob that it is, or becomes: a file of the store is not copied.
+    pub(crate) fn ingest(&self, store: &Store) -> Result<Descriptor, Error> {
+        Ok(match &self.place {
+            Place::Disk(path) => store.ingest_file(media_type::OCTET_STREAM, path)?,
+            Place::Stored(blob) => Descriptor::new(media_type::OCTET_STREAM, blob.digest, blob.size),
+        })
+    }
 }
 
 impl Source {
     /// Looks through the recipe's source, its tokenizer and its documents.
-    pub(crate) fn find(spec: &ModelSpec, recipe_folder: &Path) -> Result<Self, Error> {
-        let not_yet = |key: &str, what: &str| Error::NotYet { key: key.to_owned(), what: what.to_owned() };
-        let folder = match &spec.from {
-            From::Path(path) => recipe_folder.join(path),
-            From::Hf(_) => return Err(not_yet("from.hf", "a repository of the hub as source")),
-            From::Oci(_) => return Err(not_yet("from.oci", "another artifact as source")),
-        };
-        if spec.adapters.iter().any(|adapter| !adapter.merge) {
-            return Err(not_yet("adapters", "packing adapters"));
-        }
-        if spec.draft.is_some() {
-            return Err(not_yet("draft", "pinning a draft model"));
-        }
-        let mut source = Self { folder: folder.clone(), files: BTreeMap::new(), notices: Vec::new() };
-        let mut pickles = Vec::new();
-        for (path, place, size) in walk("from.path", &folder)? {
-            if !spec.files.takes(&path) {
-                continue;
+    pub(crate) fn find(
+        spec: &ModelSpec,
+        recipe_folder: &Path,
+        store: &Store,
+        materials: &Materials,
+    ) -> Result<Self, Error> {
+        let mut source = Self { folder: PathBuf::new(), files: BTreeMap::new(), notices: Vec::new(), base: None };
+        let found = match &spec.from {
+            From::Path(path) => {
+                source.folder = recipe_folder.join(path);
+                walk("from.path", &source.folder)?
             }
-            match kind_of(&path) {
-                Some(kind) => {
-                    source.files.insert(path.parse()?, SourceFile { kind, path: place, size });
-                }
-                // What a person names outright travels, whatever it is.
-                None if !spec.files.include.is_empty() && !is_pickle(&path) => {
-                    source.files.insert(path.parse()?, SourceFile { kind: LayerKind::WeightConfig, path: place, size });
-                }
-                None if is_pickle(&path) => pickles.push(path),
+            From::Hf(reference) => {
+                let brought = materials.repository("from.hf", reference)?;
+                source.folder.clone_from(&brought.folder);
+                brought.found("from.hf")?
+            }
+            From::Oci(reference) => {
+                let base = Base::read(store, materials.artifact("from.oci", reference)?)?;
+                source.folder = PathBuf::from(format!("{reference}"));
+                source.files = base.files(spec);
+                source.base = Some(base);
+                Vec::new()
+            }
+        };
+        let mut pickles = Vec::new();
+        for (path, place, size) in found {
+            match taken(spec, &path) {
+                Some(kind) => drop(source.files.insert(path.parse()?, SourceFile::on_disk(kind, place, size))),
+                None if is_pickle(&path) && spec.files.takes(&path) => pickles.push(path),
                 None => {}
             }
         }
         if !source.files.values().any(|file| file.kind == LayerKind::Weight) {
             let (reason, hint) = match pickles.first() {
+                None if source.base.is_some() => ("the artifact holds no *.safetensors file".to_owned(), None),
                 None => ("the folder holds no *.safetensors file".to_owned(), None),
                 Some(pickle) => (
                     format!("the weights are pickled ({pickle}), and reading a pickle can run any code it holds"),
                     Some("convert the model to safetensors first"),
                 ),
             };
-            return Err(Error::Source { path: folder, reason, hint });
+            return Err(Error::Source { path: source.folder, reason, hint });
         }
         if !pickles.is_empty() {
             source.notices.push(format!("left out {} pickled files: {}", pickles.len(), pickles.join(", ")));
@@ -105,7 +146,7 @@ impl Source {
         }
         self.files.retain(|path, _| !is_tokenizer(path.as_str()));
         for (path, place, size) in found {
-            self.files.insert(path.parse()?, SourceFile { kind: LayerKind::WeightConfig, path: place, size });
+            self.files.insert(path.parse()?, SourceFile::on_disk(LayerKind::WeightConfig, place, size));
         }
         Ok(())
     }
@@ -114,6 +155,10 @@ impl Source {
     fn add_documents(&mut self, spec: &ModelSpec, recipe_folder: &Path) -> Result<(), Error> {
         for name in &spec.docs {
             let beside = recipe_folder.join(name);
+            // A document of the base travels by itself.
+            if !beside.exists() && self.file(name).is_some_and(|file| file.kind == LayerKind::Doc) {
+                continue;
+            }
             let place = if beside.exists() { beside.clone() } else { self.folder.join(name) };
             let size = match std::fs::metadata(&place) {
                 Ok(found) if found.is_file() => found.len(),
@@ -123,10 +168,20 @@ impl Source {
                 }
                 Err(source) => return Err(Error::Path { key: "docs", path: beside, source }),
             };
-            self.files.insert(name.parse()?, SourceFile { kind: LayerKind::Doc, path: place, size });
+            self.files.insert(name.parse()?, SourceFile::on_disk(LayerKind::Doc, place, size));
         }
         Ok(())
     }
+}
+
+/// What a file of the source travels as under this recipe; `None` where it does not travel.
+pub(crate) fn taken(spec: &ModelSpec, path: &str) -> Option<LayerKind> {
+    if !spec.files.takes(path) {
+        return None;
+    }
+    // What a person names outright travels, whatever it is.
+    let named = !spec.files.include.is_empty() && !is_pickle(path);
+    kind_of(path).or(named.then_some(LayerKind::WeightConfig))
 }
 
 /// What a file of a model's folder is; `None` where it does not travel.
@@ -141,7 +196,7 @@ fn kind_of(path: &str) -> Option<LayerKind> {
     }
 }
 
-fn is_pickle(path: &str) -> bool {
+pub(crate) fn is_pickle(path: &str) -> bool {
     let ending = Path::new(path).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     matches!(ending, "bin" | "pt" | "pth" | "ckpt" | "pkl" | "pickle")
 }
@@ -163,7 +218,7 @@ fn is_tokenizer(path: &str) -> bool {
 
 /// All files below a folder, hidden ones aside: path within it with `/`, place, size; sorted by path. Links to files
 /// are followed, as the hub's cache is made of them.
-fn walk(key: &'static str, folder: &Path) -> Result<Vec<(String, PathBuf, u64)>, Error> {
+pub(crate) fn walk(key: &'static str, folder: &Path) -> Result<Vec<(String, PathBuf, u64)>, Error> {
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Path { key, path, source }

@@ -239,7 +239,7 @@ fn a_source_that_cannot_be_packed_names_its_reason() {
     check(&RECIPE.replace("./model", "./nowhere"), "nowhere", true);
     check(&format!("{RECIPE}docs: [absent.md]\n"), "absent.md", true);
     check(&format!("{RECIPE}quantize: {{recipe: mixed_4_6}}\n"), "the model has none", true);
-    check(&format!("{RECIPE}adapters: [{{name: a, path: ./lora}}]\n"), "packing adapters is not supported yet", true);
+    check(&format!("{RECIPE}adapters: [{{name: a, path: ./lora}}]\n"), "lora", true);
     check(&RECIPE.replace("{path: ./model}", "{hf: org/model}"), "from.hf", true);
     for shard in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
         fs::rename(bench.model().join(shard), bench.folder.path().join(shard)).unwrap();
