@@ -23,12 +23,11 @@ impl Needs {
         let mut needs = Self::default();
         for from in std::iter::once(&spec.from).chain(spec.adapters.iter().map(|adapter| &adapter.from)) {
             match from {
-                From::Path(_) => {}
                 From::Hf(reference) if !needs.repositories.contains(reference) => {
                     needs.repositories.push(reference.clone());
                 }
                 From::Oci(reference) if !needs.artifacts.contains(reference) => needs.artifacts.push(reference.clone()),
-                From::Hf(_) | From::Oci(_) => {}
+                _ => {}
             }
         }
         let draft = spec.draft.as_ref().map(|draft| draft.oci.clone());

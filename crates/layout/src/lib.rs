@@ -10,6 +10,7 @@ mod error;
 mod folder;
 mod members;
 mod source;
+mod unpack;
 
 pub use archive::write_archive;
 pub use documents::Entry;
@@ -17,3 +18,4 @@ pub use error::Error;
 pub use folder::LayoutFolder;
 pub use members::{Member, MemberKind, Members};
 pub use source::Layout;
+pub use unpack::{is_packed, unpack, unpacked, unpacked_from};
