@@ -6,6 +6,11 @@
 //! codes come from the unrounded scale and bias, which are rounded to the type of the weights only when stored.
 //! MLX's kernels for GPUs round differently: the CPU's result is the definition, so that a recipe gives one digest.
 
+#![allow(
+    clippy::inline_always,
+    reason = "what a thread's work calls is compiled for its vectors only where it is inlined"
+)]
+
 use crate::matrix::{
     MatrixView, QuantizedTensors, QuantizedView, check_float, check_length, groups_of, load, round, run_all, share_of,
     store,
@@ -85,13 +90,7 @@ pub fn quantize_affine(matrix: MatrixView<'_>, affine: Affine, threads: usize) -
         .chunks(share * weight_bytes)
         .zip(out.weight.chunks_mut(share * affine.group_bytes()))
         .zip(out.scales.chunks_mut(share * dtype.size()).zip(out.biases.chunks_mut(share * dtype.size())));
-    let works = shares.map(|((data, weight), (scales, biases))| {
-        move || match affine.group_size {
-            32 => quantize_groups::<32>(dtype, affine.bits, data, weight, scales, biases),
-            64 => quantize_groups::<64>(dtype, affine.bits, data, weight, scales, biases),
-            _ => quantize_groups::<128>(dtype, affine.bits, data, weight, scales, biases),
-        }
-    });
+    let works = shares.map(|((data, weight), (scales, biases))| Share { dtype, affine, data, weight, scales, biases });
     run_all(works, share == groups);
     Ok(out)
 }
@@ -124,7 +123,32 @@ pub fn dequantize_affine(matrix: QuantizedView<'_>, affine: Affine, threads: usi
     Ok(out)
 }
 
+/// The groups that one thread quantises; the lengths of the slices agree.
+struct Share<'a> {
+    dtype: Dtype,
+    affine: Affine,
+    data: &'a [u8],
+    weight: &'a mut [u8],
+    scales: &'a mut [u8],
+    biases: &'a mut [u8],
+}
+
+impl pulp::NullaryFnOnce for Share<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { dtype, affine, data, weight, scales, biases } = self;
+        match affine.group_size {
+            32 => quantize_groups::<32>(dtype, affine.bits, data, weight, scales, biases),
+            64 => quantize_groups::<64>(dtype, affine.bits, data, weight, scales, biases),
+            _ => quantize_groups::<128>(dtype, affine.bits, data, weight, scales, biases),
+        }
+    }
+}
+
 /// Quantises consecutive groups of `G` weights; the lengths of the slices agree.
+#[inline(always)]
 fn quantize_groups<const G: usize>(
     dtype: Dtype,
     bits: u32,
@@ -149,6 +173,7 @@ fn quantize_groups<const G: usize>(
 }
 
 /// Codes, scale and bias of one group; `highest` is the largest code.
+#[inline(always)]
 fn quantize_group<const G: usize>(values: &[f32; G], highest: f32) -> ([u8; G], f32, f32) {
     let (min, max) = range(values);
     let min_is_edge = min.abs() > max.abs();
@@ -180,6 +205,7 @@ fn quantize_group<const G: usize>(values: &[f32; G], highest: f32) -> ([u8; G], 
 }
 
 /// Smallest and largest value, not-a-numbers passed over: (+∞, −∞) where there is nothing else.
+#[inline(always)]
 fn range<const G: usize>(values: &[f32; G]) -> (f32, f32) {
     const LANES: usize = 16;
     let mut smallest = [f32::INFINITY; LANES];
@@ -190,13 +216,21 @@ fn range<const G: usize>(values: &[f32; G]) -> (f32, f32) {
             *high = if *value > *high { *value } else { *high };
         }
     }
-    (
-        smallest.into_iter().fold(f32::INFINITY, |a, b| if b < a { b } else { a }),
-        largest.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a }),
-    )
+    // Halving keeps the lanes in vectors down to the last few.
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            let (low, high) = (smallest[lane + width], largest[lane + width]);
+            smallest[lane] = if low < smallest[lane] { low } else { smallest[lane] };
+            largest[lane] = if high > largest[lane] { high } else { largest[lane] };
+        }
+        width /= 2;
+    }
+    (smallest[0], largest[0])
 }
 
 /// Packs codes from the lowest bit up: eight codes fill `bits` bytes.
+#[inline(always)]
 fn pack(bits: u32, codes: &[u8], out: &mut [u8]) {
     match bits {
         2 => pack_width::<2>(codes, out),
@@ -208,13 +242,19 @@ fn pack(bits: u32, codes: &[u8], out: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 fn pack_width<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
     for (codes, out) in codes.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<BITS>().0) {
-        let word = codes.iter().rev().fold(0_u64, |word, &code| word << BITS | u64::from(code));
+        // Neighbours move together: eight codes in bytes, four pairs, two fours, one word.
+        let bytes = u64::from_le_bytes(*codes);
+        let pairs = bytes & 0x00FF_00FF_00FF_00FF | (bytes >> 8 & 0x00FF_00FF_00FF_00FF) << BITS;
+        let fours = pairs & 0x0000_FFFF_0000_FFFF | (pairs >> 16 & 0x0000_FFFF_0000_FFFF) << (2 * BITS);
+        let word = fours & 0xFFFF_FFFF | (fours >> 32) << (4 * BITS);
         out.copy_from_slice(&word.to_le_bytes()[..BITS]);
     }
 }
 
+#[inline(always)]
 fn dequantize_groups(dtype: Dtype, affine: Affine, weight: &[u8], scales: &[u8], biases: &[u8], out: &mut [u8]) {
     let size = dtype.size();
     let bits = affine.bits as usize;

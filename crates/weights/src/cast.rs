@@ -3,6 +3,11 @@
 //!
 //! The builder casts whole tensors; the quantiser casts scales and reads weights through the same few functions.
 
+#![allow(
+    clippy::inline_always,
+    reason = "what a thread's work calls is compiled for its vectors only where it is inlined"
+)]
+
 use bytes::Bytes;
 use half::{bf16, f16};
 
@@ -75,6 +80,7 @@ pub(crate) fn f16_bits(value: f32) -> u16 {
 }
 
 /// The value of BF16 bits, exactly.
+#[inline(always)]
 pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
@@ -83,6 +89,7 @@ pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
 ///
 /// Branch-free, so that the loops over it become vector code: exponent and fraction move to their F32 places and a
 /// multiplication by 2^112 corrects the exponent's bias, for subnormals too; infinities and NaN are put right after.
+#[inline(always)]
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
     let magnitude = u32::from(bits & 0x7FFF) << 13;

@@ -1,6 +1,11 @@
 //! The one way in to every quantiser, [`quantize`] and [`dequantize`], and what the codecs behind it share: views of
 //! matrices, checks of their sizes, sharing groups among threads, reading and writing floats.
 
+#![allow(
+    clippy::inline_always,
+    reason = "what a thread's work calls is compiled for its vectors only where it is inlined"
+)]
+
 use std::thread;
 
 use crate::affine::{dequantize_affine, quantize_affine};
@@ -98,16 +103,20 @@ pub(crate) fn share_of(groups: usize, threads: usize) -> usize {
     groups.div_ceil(threads.clamp(1, 1024)).max(1)
 }
 
-/// Runs each piece of work, on threads of their own where there are several.
-pub(crate) fn run_all<W: FnOnce() + Send>(works: impl Iterator<Item = W>, is_one: bool) {
+/// Runs each piece of work, on threads of their own where there are several, with the widest vectors that the processor
+/// has. For that, all that a work calls has to be inlined into it: the functions of inner loops are marked so. Vectors
+/// change no result, as each number is computed by the same operations.
+pub(crate) fn run_all<W: pulp::NullaryFnOnce + Send>(works: impl Iterator<Item = W>, is_one: bool) {
+    let processor = pulp::Arch::new();
     if is_one {
-        works.for_each(|work| work());
+        works.for_each(|work| drop(processor.dispatch(work)));
     } else {
-        thread::scope(|scope| works.for_each(|work| drop(scope.spawn(work))));
+        thread::scope(|scope| works.for_each(|work| drop(scope.spawn(move || drop(processor.dispatch(work))))));
     }
 }
 
 /// Reads little-endian elements of `dtype`, exactly.
+#[inline(always)]
 pub(crate) fn load(dtype: Dtype, data: &[u8], values: &mut [f32]) {
     match dtype {
         Dtype::F16 => widen(data, values, |bytes| f16_to_f32(u16::from_le_bytes(bytes))),
@@ -116,6 +125,7 @@ pub(crate) fn load(dtype: Dtype, data: &[u8], values: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn widen<const SIZE: usize>(data: &[u8], values: &mut [f32], one: impl Fn([u8; SIZE]) -> f32) {
     for (value, &bytes) in values.iter_mut().zip(data.as_chunks::<SIZE>().0) {
         *value = one(bytes);
@@ -123,6 +133,7 @@ fn widen<const SIZE: usize>(data: &[u8], values: &mut [f32], one: impl Fn([u8; S
 }
 
 /// Writes one value, rounded to `dtype`, little-endian.
+#[inline(always)]
 pub(crate) fn store(dtype: Dtype, value: f32, out: &mut [u8]) {
     match dtype {
         Dtype::F16 => out.copy_from_slice(&f16_bits(value).to_le_bytes()),
@@ -132,6 +143,7 @@ pub(crate) fn store(dtype: Dtype, value: f32, out: &mut [u8]) {
 }
 
 /// The value rounded to `dtype`.
+#[inline(always)]
 pub(crate) fn round(dtype: Dtype, value: f32) -> f32 {
     match dtype {
         Dtype::F16 => f16_to_f32(f16_bits(value)),

@@ -6,6 +6,11 @@
 //! type: each operation is done in F32 and rounded to it. Where a comparison can tell the rounded result from the
 //! unrounded one, the rounding is left out.
 
+#![allow(
+    clippy::inline_always,
+    reason = "what a thread's work calls is compiled for its vectors only where it is inlined"
+)]
+
 use crate::matrix::{
     MatrixView, QuantizedTensors, QuantizedView, check_float, check_length, groups_of, load, round, run_all, share_of,
     store,
@@ -42,13 +47,7 @@ pub(crate) fn quantize_microscaling(
     let shares = data
         .chunks(share * group * dtype.size())
         .zip(out.weight.chunks_mut(share * packed).zip(out.scales.chunks_mut(share)));
-    let works = shares.map(|(data, (weight, scales))| {
-        move || match format.mode() {
-            Mode::Mxfp4 => quantize_groups::<32, 16>(dtype, data, weight, scales, mxfp4_group),
-            Mode::Mxfp8 => quantize_groups::<32, 32>(dtype, data, weight, scales, mxfp8_group),
-            _ => quantize_groups::<16, 8>(dtype, data, weight, scales, nvfp4_group),
-        }
-    });
+    let works = shares.map(|(data, (weight, scales))| Share { mode: format.mode(), dtype, data, weight, scales });
     run_all(works, share == groups);
     Ok(out)
 }
@@ -89,46 +88,91 @@ pub(crate) fn dequantize_microscaling(
     Ok(out)
 }
 
-/// Quantises consecutive groups of `G` weights to `P` bytes each; the lengths of the slices agree.
-fn quantize_groups<const G: usize, const P: usize>(
+/// The groups that one thread quantises; the lengths of the slices agree.
+struct Share<'a> {
+    mode: Mode,
+    dtype: Dtype,
+    data: &'a [u8],
+    weight: &'a mut [u8],
+    scales: &'a mut [u8],
+}
+
+impl pulp::NullaryFnOnce for Share<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { mode, dtype, data, weight, scales } = self;
+        match mode {
+            Mode::Mxfp4 => quantize_groups::<Mxfp4, 32, 16>(dtype, data, weight, scales),
+            Mode::Mxfp8 => quantize_groups::<Mxfp8, 32, 32>(dtype, data, weight, scales),
+            _ => quantize_groups::<Nvfp4, 16, 8>(dtype, data, weight, scales),
+        }
+    }
+}
+
+/// How one mode quantises a group of `G` weights to `P` bytes: the code bytes into `out`, the scale's byte returned.
+trait Group<const G: usize, const P: usize> {
+    fn quantize(dtype: Dtype, values: &[f32; G], out: &mut [u8; P]) -> u8;
+}
+
+/// Quantises consecutive groups; the lengths of the slices agree.
+#[inline(always)]
+fn quantize_groups<M: Group<G, P>, const G: usize, const P: usize>(
     dtype: Dtype,
     data: &[u8],
     weight: &mut [u8],
     scales: &mut [u8],
-    one: impl Fn(Dtype, &[f32; G], &mut [u8; P]) -> u8,
 ) {
     let mut values = [0.0; G];
     let groups = data.chunks_exact(G * dtype.size()).zip(weight.as_chunks_mut::<P>().0).zip(scales);
     for ((data, weight), scale) in groups {
         load(dtype, data, &mut values);
-        *scale = one(dtype, &values, weight);
+        *scale = M::quantize(dtype, &values, weight);
     }
 }
 
-fn mxfp4_group(dtype: Dtype, values: &[f32; 32], out: &mut [u8; 16]) -> u8 {
-    let (byte, scaled) = scale_by_power(dtype, values, E2M1_MAX);
-    // The powers of two divide exactly: there is nothing to round.
-    pack_e2m1(&e2m1_codes(&scaled, Dtype::F32), out);
-    byte
-}
+struct Mxfp4;
 
-fn mxfp8_group(dtype: Dtype, values: &[f32; 32], out: &mut [u8; 32]) -> u8 {
-    let (byte, scaled) = scale_by_power(dtype, values, E4M3_MAX);
-    for (code, value) in out.iter_mut().zip(scaled) {
-        *code = e4m3_code(value);
+impl Group<32, 16> for Mxfp4 {
+    #[inline(always)]
+    fn quantize(dtype: Dtype, values: &[f32; 32], out: &mut [u8; 16]) -> u8 {
+        let (byte, scaled) = scale_by_power(dtype, values, E2M1_MAX);
+        // The powers of two divide exactly: there is nothing to round.
+        pack_e2m1(&e2m1_codes(&scaled, Dtype::F32), out);
+        byte
     }
-    byte
 }
 
-fn nvfp4_group(dtype: Dtype, values: &[f32; 16], out: &mut [u8; 8]) -> u8 {
-    let byte = e4m3_code(round(dtype, largest(values) / E2M1_MAX));
-    let scale = e4m3_value(byte);
-    let scaled = values.map(|value| value / scale);
-    pack_e2m1(&e2m1_codes(&scaled, dtype), out);
-    byte
+struct Mxfp8;
+
+impl Group<32, 32> for Mxfp8 {
+    #[inline(always)]
+    fn quantize(dtype: Dtype, values: &[f32; 32], out: &mut [u8; 32]) -> u8 {
+        let (byte, scaled) = scale_by_power(dtype, values, E4M3_MAX);
+        for (code, value) in out.iter_mut().zip(scaled) {
+            *code = e4m3_code(value);
+        }
+        byte
+    }
+}
+
+struct Nvfp4;
+
+impl Group<16, 8> for Nvfp4 {
+    #[inline(always)]
+    fn quantize(dtype: Dtype, values: &[f32; 16], out: &mut [u8; 8]) -> u8 {
+        let byte = e4m3_code(round(dtype, largest(values) / E2M1_MAX));
+        let scale = e4m3_value(byte);
+        let mut scaled = *values;
+        scaled.iter_mut().for_each(|value| *value /= scale);
+        pack_e2m1(&e2m1_codes(&scaled, dtype), out);
+        byte
+    }
 }
 
 /// The largest magnitude; not-a-number where one of them is.
+#[inline(always)]
 fn largest<const G: usize>(values: &[f32; G]) -> f32 {
     // Without its sign, a greater float has greater bits, and not-a-number has greater ones than infinity.
     f32::from_bits(values.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7FFF_FFFF)))
@@ -139,6 +183,7 @@ fn largest<const G: usize>(values: &[f32; G]) -> f32 {
 /// As in MLX, a group of zeros has scale 1, and an exponent below −127 wraps around in its byte. A group with an
 /// infinite weight or one that is not a number gets what MLX makes of it on x86-64: a division by zero, and 128 (F32)
 /// or 0 as its byte.
+#[inline(always)]
 fn scale_by_power<const G: usize>(dtype: Dtype, values: &[f32; G], most: f32) -> (u8, [f32; G]) {
     let scale = round(dtype, largest(values) / most);
     if scale == 0.0 {
@@ -154,7 +199,9 @@ fn scale_by_power<const G: usize>(dtype: Dtype, values: &[f32; G], most: f32) ->
     let byte = (exponent + 127) as u8;
     if (-126..=126).contains(&exponent) {
         let inverse = f32::from_bits(((127 - exponent) as u32) << 23);
-        return (byte, values.map(|value| value * inverse));
+        let mut scaled = *values;
+        scaled.iter_mut().for_each(|value| *value *= inverse);
+        return (byte, scaled);
     }
     let power = power_of_two(exponent);
     (byte, values.map(|value| value / power))
@@ -199,17 +246,20 @@ const fn rounded_middles(dtype: Dtype) -> [f32; 7] {
 
 /// The codes of the numbers nearest to the values once these are rounded to `dtype`. What becomes zero has no sign;
 /// where no number is nearer than the others, as for infinity, the code is 0.
+#[inline(always)]
 fn e2m1_codes<const G: usize>(values: &[f32; G], dtype: Dtype) -> [u8; G] {
     if !values.iter().fold(true, |all, value| all & (value.abs() < DISTINCT)) {
         return values.map(|value| nearest_of_all(round(dtype, value)));
     }
     let middles = rounded_middles(dtype);
-    values.map(|value| {
+    let mut codes = [0; G];
+    for (code, value) in codes.iter_mut().zip(values) {
         let magnitude = value.abs();
-        let code = middles.iter().fold(0, |code, &middle| code + u32::from(magnitude > middle));
+        let nearest = middles.iter().fold(0, |code, &middle| code + u32::from(magnitude > middle));
         let sign = value.to_bits() >> 28 & 8;
-        (if code == 0 { 0 } else { code | sign }) as u8
-    })
+        *code = (if nearest == 0 { 0 } else { nearest | sign }) as u8;
+    }
+    codes
 }
 
 /// The code whose number is nearest to `value` in F32, the first of several.
@@ -219,6 +269,7 @@ fn nearest_of_all(value: f32) -> u8 {
     (1..16).fold(0, |best, code| if distance(code) < distance(best) { code } else { best })
 }
 
+#[inline(always)]
 fn pack_e2m1(codes: &[u8], out: &mut [u8]) {
     for (byte, &[low, high]) in out.iter_mut().zip(codes.as_chunks::<2>().0) {
         *byte = low | high << 4;
@@ -226,6 +277,7 @@ fn pack_e2m1(codes: &[u8], out: &mut [u8]) {
 }
 
 /// The E4M3 number nearest to `value`, ties to even: at most ±448, which not-a-number becomes too.
+#[inline(always)]
 fn e4m3_code(value: f32) -> u8 {
     const SMALLEST_NORMAL: u32 = 121 << 23;
     // Where this is added, the last digit of F32 is that of E4M3's subnormal numbers, 2^-9.
@@ -239,6 +291,7 @@ fn e4m3_code(value: f32) -> u8 {
 }
 
 /// The number of an E4M3 code. MLX knows no not-a-number here: 0x7F is 480.
+#[inline(always)]
 fn e4m3_value(code: u8) -> f32 {
     let (exponent, digits) = (i32::from(code >> 3 & 15), f32::from(code & 7));
     let magnitude =
@@ -246,6 +299,7 @@ fn e4m3_value(code: u8) -> f32 {
     if code & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
+#[inline(always)]
 fn dequantize_group(mode: Mode, dtype: Dtype, weight: &[u8], scale: u8, out: &mut [u8]) {
     let scale = match mode {
         Mode::Nvfp4 => e4m3_value(scale),
