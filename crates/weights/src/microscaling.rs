@@ -165,7 +165,9 @@ impl Group<16, 8> for Nvfp4 {
         let byte = e4m3_code(round(dtype, largest(values) / E2M1_MAX));
         let scale = e4m3_value(byte);
         let mut scaled = *values;
-        scaled.iter_mut().for_each(|value| *value /= scale);
+        for value in &mut scaled {
+            *value /= scale;
+        }
         pack_e2m1(&e2m1_codes(&scaled, dtype), out);
         byte
     }
@@ -200,7 +202,9 @@ fn scale_by_power<const G: usize>(dtype: Dtype, values: &[f32; G], most: f32) ->
     if (-126..=126).contains(&exponent) {
         let inverse = f32::from_bits(((127 - exponent) as u32) << 23);
         let mut scaled = *values;
-        scaled.iter_mut().for_each(|value| *value *= inverse);
+        for value in &mut scaled {
+            *value *= inverse;
+        }
         return (byte, scaled);
     }
     let power = power_of_two(exponent);
