@@ -20,6 +20,12 @@ pub trait Fetch: Send + Sync {
     /// The bytes `range` of the content, not yet verified. A range past the end is an error; an implementation whose
     /// origin cannot serve a range from the middle skips to it.
     async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<ByteStream, Error>;
+
+    /// How many ranges of one blob may be fetched at once with profit; one where a range is no cheaper than the
+    /// whole. What was learned from an answer may change it.
+    fn lanes(&self) -> usize {
+        1
+    }
 }
 
 /// Takes blobs and manifests.
@@ -138,6 +144,17 @@ pub struct Quiet;
 
 impl Observer for Quiet {}
 
+#[async_trait]
+impl<T: Fetch + ?Sized> Fetch for Arc<T> {
+    async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<ByteStream, Error> {
+        (**self).fetch(descriptor, range).await
+    }
+
+    fn lanes(&self) -> usize {
+        (**self).lanes()
+    }
+}
+
 macro_rules! through_arc {
     ($($trait:ident { $(fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty;)* })*) => {$(
         #[async_trait]
@@ -148,7 +165,6 @@ macro_rules! through_arc {
 }
 
 through_arc! {
-    Fetch { fn fetch(descriptor: &Descriptor, range: Range<u64>) -> ByteStream; }
     Push {
         fn exists(descriptor: &Descriptor) -> bool;
         fn push(descriptor: &Descriptor, source: &dyn Fetch, observer: &dyn Observer) -> ();

@@ -1,8 +1,8 @@
 //! Pushes into the store: one writer a digest across processes, and partial content that the next push goes on with.
 //!
 //! `ingest/<algorithm>-<hex>/` holds `data`, `journal.json` and `lock`. The journal says how `data` was written:
-//! `appended` means that its length is what is held; otherwise `ranges` lists what is, so that a later version can
-//! fetch ranges in parallel without harm to this one.
+//! `appended` means that its length is what is held; otherwise `ranges` lists what is, and the file `ranges` what came
+//! since. This file appends; `lanes.rs` fetches several ranges at once.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -15,12 +15,16 @@ use mlxctl_content::{Error as ContentError, Fetch, Observer, Verified};
 use serde::{Deserialize, Serialize};
 
 use crate::blob::Blobs;
+use crate::ranges::Ranges;
 use crate::repository::blocking;
-use crate::{Error, LocalRepository, file, lock, sink};
+use crate::{Error, LocalRepository, file, lanes, lock, sink};
 
-const DATA: &str = "data";
+pub(crate) const DATA: &str = "data";
 const JOURNAL: &str = "journal.json";
 const LOCK: &str = "lock";
+/// Ranges that came since the journal was written: pairs of 64-bit little-endian numbers.
+pub(crate) const LOG: &str = "ranges";
+const MAX_LOG_BYTES: u64 = 64 << 20;
 const MAX_JOURNAL_BYTES: u64 = 1 << 20;
 /// How often a waiting push looks whether the other one is done.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
@@ -36,15 +40,71 @@ struct Journal {
 }
 
 impl Journal {
-    /// How many bytes from the first one on are held in a `data` of this length.
-    fn held(&self, length: u64) -> u64 {
-        if self.appended {
-            return length;
-        }
-        let mut ranges = self.ranges.clone();
-        ranges.sort_unstable();
-        ranges.into_iter().fold(0, |held, (start, end)| if start <= held { held.max(end) } else { held }).min(length)
+    fn of_ranges(descriptor: &Descriptor, ranges: &Ranges) -> Self {
+        let ranges = ranges.iter().collect();
+        Self { version: 1, digest: descriptor.digest, size: descriptor.size, appended: false, ranges }
     }
+
+    /// What is held in a `data` of this length; `log` tells what came after the journal was written.
+    fn held(&self, length: u64, log: &[u8]) -> Ranges {
+        let mut held = Ranges::default();
+        if self.appended {
+            held.add(0, length.min(self.size));
+            return held;
+        }
+        // The last record may be cut off: its bytes are fetched again.
+        let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+        let logged = log.chunks_exact(16).map(|pair| (number(&pair[..8]), number(&pair[8..])));
+        for (start, end) in self.ranges.iter().copied().chain(logged) {
+            held.add(start, end.min(length).min(self.size));
+        }
+        held
+    }
+}
+
+/// The journal of a partial and what it says is held, where it speaks of this content.
+fn read_journal(folder: &Path, descriptor: &Descriptor) -> Result<Option<(Journal, Ranges)>, Error> {
+    let journal = match file::read(&folder.join(JOURNAL), MAX_JOURNAL_BYTES) {
+        Ok(content) => content.and_then(|content| serde_json::from_slice::<Journal>(&content).ok()),
+        Err(Error::Document { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    let is_ours = |journal: &Journal| {
+        journal.version == 1 && journal.digest == descriptor.digest && journal.size == descriptor.size
+    };
+    let Some(journal) = journal.filter(is_ours) else { return Ok(None) };
+    let path = folder.join(DATA);
+    let Some(data) = file::open(&path)? else { return Ok(None) };
+    let length = data.metadata().map_err(Error::io("read", &path))?.len();
+    if length > descriptor.size {
+        return Ok(None);
+    }
+    let log = match file::read(&folder.join(LOG), MAX_LOG_BYTES) {
+        Ok(log) => log.unwrap_or_default(),
+        Err(Error::Document { .. }) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let held = journal.held(length, &log);
+    Ok(Some((journal, held)))
+}
+
+fn write_journal(blobs: &Blobs, folder: &Path, journal: &Journal) -> Result<(), Error> {
+    let path = folder.join(JOURNAL);
+    let content = serde_json::to_vec(journal).map_err(|error| Error::document(&path, error))?;
+    file::replace(&blobs.layout.scratch(), &path, &content, false)
+}
+
+/// Makes a partial one of ranges, of which `held` are here. A log beside a journal that appends is an old one.
+pub(crate) fn begin_ranges(blobs: &Blobs, folder: &Path, descriptor: &Descriptor, held: &Ranges) -> Result<(), Error> {
+    if read_journal(folder, descriptor)?.is_none_or(|(journal, _)| journal.appended) {
+        file::remove(&folder.join(LOG))?;
+    }
+    if held.total() == 0 {
+        file::remove(&folder.join(JOURNAL))?;
+        file::remove(&folder.join(DATA))?;
+    }
+    write_journal(blobs, folder, &Journal::of_ranges(descriptor, held))?;
+    file::remove(&folder.join(LOG)).map(drop)
 }
 
 /// Content on its way in, under lock.
@@ -90,6 +150,16 @@ async fn receive(
         drop(lock);
         moved(descriptor.size);
         return Ok(());
+    }
+    let wanted = descriptor.clone();
+    let held = target
+        .blocking(move |this| {
+            let folder = this.store.layout().partial(&wanted.digest);
+            Ok(read_journal(&folder, &wanted)?.map(|(_, held)| held).unwrap_or_default())
+        })
+        .await?;
+    if let Some(start) = lanes::worth_it(descriptor, source, &held).await? {
+        return lanes::receive(target, descriptor, source, (lock, held, start), moved).await;
     }
     let wanted = descriptor.clone();
     let mut partial = target.blocking(move |this| Partial::open(&this.store.blobs, &wanted, lock)).await?;
@@ -139,7 +209,7 @@ async fn claim(target: &LocalRepository, digest: Digest) -> Result<File, Content
 
 /// Removes a partial with its lock last: who waits for it sees that the file is gone and starts over.
 pub(crate) fn discard(folder: &Path) -> Result<(), Error> {
-    for name in [DATA, JOURNAL, LOCK] {
+    for name in [DATA, JOURNAL, LOG, LOCK] {
         file::remove(&folder.join(name))?;
     }
     match fs::remove_dir(folder) {
@@ -158,34 +228,23 @@ impl Partial {
     /// Opens what is held of the content, hashed anew; starts from nothing where the journal tells of other content.
     fn open(blobs: &Blobs, descriptor: &Descriptor, lock: File) -> Result<Self, Error> {
         let folder = blobs.layout.partial(&descriptor.digest);
-        let (path, journal_path) = (folder.join(DATA), folder.join(JOURNAL));
-        let journal = match file::read(&journal_path, MAX_JOURNAL_BYTES) {
-            Ok(content) => content.and_then(|content| serde_json::from_slice::<Journal>(&content).ok()),
-            Err(Error::Document { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let journal = journal.filter(|journal| {
-            journal.version == 1 && journal.digest == descriptor.digest && journal.size == descriptor.size
-        });
-        let mut held = 0;
-        if let (Some(journal), Some(data)) = (&journal, file::open(&path)?) {
-            held = journal.held(data.metadata().map_err(Error::io("read", &path))?.len());
-        }
-        if held == 0 || held > descriptor.size {
+        let path = folder.join(DATA);
+        let journal = read_journal(&folder, descriptor)?;
+        let held = journal.as_ref().map_or(0, |(_, held)| held.frontier());
+        if held == 0 {
             // In this order: a kill in between leaves no journal that speaks of old data.
-            file::remove(&journal_path)?;
+            file::remove(&folder.join(JOURNAL))?;
             file::remove(&path)?;
-            held = 0;
         }
         let mut options = OpenOptions::new();
         let data = options.read(true).append(true).create(true).open(&path).map_err(Error::io("open", &path))?;
         data.set_len(held).map_err(Error::io("write", &path))?;
-        if held == 0 || journal.is_none_or(|journal| !journal.appended) {
+        if held == 0 || journal.is_none_or(|(journal, _)| !journal.appended) {
             let (digest, size) = (descriptor.digest, descriptor.size);
             let journal = Journal { version: 1, digest, size, appended: true, ranges: Vec::new() };
-            let content = serde_json::to_vec(&journal).map_err(|error| Error::document(&journal_path, error))?;
-            file::replace(&blobs.layout.scratch(), &journal_path, &content, false)?;
+            write_journal(blobs, &folder, &journal)?;
         }
+        file::remove(&folder.join(LOG))?;
         let mut partial = Self { folder, data, verified: Verified::new(descriptor), _lock: lock };
         partial.hash_held(&path, held)?;
         Ok(partial)
@@ -228,17 +287,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_journal_of_ranges_holds_its_contiguous_start() {
-        let check = |ranges: &[(u64, u64)], length: u64, held: u64| {
+    fn a_journal_holds_its_ranges_and_those_of_the_log() {
+        let check = |ranges: &[(u64, u64)], log: &[u64], length: u64, held: &[(u64, u64)]| {
             let digest = Digest::sha256_of(b"");
             let journal = Journal { version: 1, digest, size: 100, appended: false, ranges: ranges.to_vec() };
-            assert_eq!(journal.held(length), held, "{ranges:?} of {length}");
+            let log: Vec<u8> = log.iter().flat_map(|number| number.to_le_bytes()).collect();
+            let found: Vec<_> = journal.held(length, &log).iter().collect();
+            assert_eq!(found, held, "{ranges:?} of {length}");
+            let cut = &log[..log.len().saturating_sub(1)];
+            assert!(journal.held(length, cut).total() <= journal.held(length, &log).total());
         };
-        check(&[], 50, 0);
-        check(&[(0, 10)], 50, 10);
-        check(&[(20, 30), (0, 10)], 50, 10);
-        check(&[(8, 30), (0, 10)], 50, 30);
-        check(&[(0, u64::MAX)], 50, 50);
-        check(&[(5, 1)], 50, 0);
+        check(&[], &[], 50, &[]);
+        check(&[(0, 10)], &[], 50, &[(0, 10)]);
+        check(&[(20, 30), (0, 10)], &[10, 12], 50, &[(0, 12), (20, 30)]);
+        check(&[(8, 30), (0, 10)], &[30, 60, 90, 95], 50, &[(0, 50)]);
+        check(&[(0, u64::MAX)], &[], 500, &[(0, 100)]);
+        check(&[(5, 1)], &[7, 7, 9, 3], 50, &[]);
     }
 }

@@ -6,6 +6,7 @@
 mod basics;
 mod collect;
 mod damage;
+mod lanes;
 mod processes;
 mod transfer;
 
