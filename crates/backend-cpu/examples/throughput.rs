@@ -1,7 +1,8 @@
-//! How fast the products are: `cargo run --release -p mlxctl-backend-cpu --example throughput [THREADS]`.
+//! How fast the products are: `cargo run --release -p mlxctl-backend-cpu --example throughput [THREADS [OUT COLUMNS]]`.
 //!
-//! For one row the figure that counts is bytes of weights a second, beside a plain read of the same bytes in the same
-//! run; for many rows it is arithmetic.
+//! Each line is one format of weights; its figures are, for 1, 2, 8, 64 and 512 rows of activations, the bytes of
+//! weights read a second beside a plain read of as many bytes, and the arithmetic done a second. The plain read and the
+//! product take turns in one loop and the fastest of each counts, so that a machine with other work disturbs both.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
@@ -11,77 +12,81 @@ use mlxctl_backend::{Backend, LinearWeight};
 use mlxctl_backend_cpu::{CpuBackend, InstructionSet};
 use mlxctl_weights::{Affine, Dtype, MatrixView, Mode, Quantization, Tensor, quantize_affine};
 
-const OUT: usize = 16 << 10;
-const COLUMNS: usize = 2048;
+/// Turns of the plain read and the product.
+const TURNS: usize = 12;
 
 fn main() {
-    let threads = std::env::args().nth(1).and_then(|threads| threads.parse().ok());
+    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>().unwrap_or(0));
+    let threads = arguments.next().and_then(NonZeroUsize::new);
     let threads = threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    let values: Vec<u8> = (0..OUT * COLUMNS).flat_map(|i| ((i as f32 * 0.37).sin() * 0.05).to_le_bytes()).collect();
-    let plain = Tensor { dtype: Dtype::F32, shape: vec![OUT, COLUMNS], data: values.into() };
+    let out = arguments.next().filter(|out| *out > 0).unwrap_or(32 << 10);
+    let columns = arguments.next().filter(|columns| columns % 128 == 0 && *columns > 0).unwrap_or(1024);
+    let values: Vec<u8> = (0..out * columns).flat_map(|i| ((i as f32 * 0.37).sin() * 0.05).to_le_bytes()).collect();
+    let plain = Tensor { dtype: Dtype::F32, shape: vec![out, columns], data: values.into() };
     let bf16 = mlxctl_weights::cast_tensor(&plain, Dtype::BF16).expect("F32 casts to BF16");
-    println!("{threads} threads, weights [{OUT}, {COLUMNS}]");
-    read(&plain.data, threads);
+    println!("{threads} threads, weights [{out}, {columns}]");
     for instruction_set in [InstructionSet::Baseline, InstructionSet::Avx2, InstructionSet::Avx512] {
         let backend = CpuBackend::new(threads).with_instruction_set(instruction_set);
         println!("{instruction_set:?} ({})", backend.fingerprint());
-        measure(&backend, "f32", LinearWeight::Dense(plain.clone()), plain.data.len());
-        measure(&backend, "bf16", LinearWeight::Dense(bf16.clone()), bf16.data.len());
-        for bits in [4, 8, 6] {
+        for bits in [4, 8] {
             let (weight, bytes) = quantized(&bf16, bits);
             measure(&backend, &format!("{bits} bits"), weight, bytes);
         }
+        measure(&backend, "bf16", LinearWeight::Dense(bf16.clone()), bf16.data.len());
     }
 }
 
 fn quantized(plain: &Tensor, bits: u32) -> (LinearWeight, usize) {
-    let view = MatrixView { rows: OUT, columns: COLUMNS, dtype: plain.dtype, data: &plain.data };
+    let [out, columns] = plain.shape[..] else { unreachable!("a matrix") };
+    let view = MatrixView { rows: out, columns, dtype: plain.dtype, data: &plain.data };
     let affine = Affine::new(bits, 64).expect("a format of MLX");
     let made = quantize_affine(view, affine, 2).expect("whole groups");
     let bytes = made.weight.len() + made.scales.len() + made.biases.len();
-    let part = |dtype, columns, data: Vec<u8>| Tensor { dtype, shape: vec![OUT, columns], data: data.into() };
+    let part = |dtype, columns, data: Vec<u8>| Tensor { dtype, shape: vec![out, columns], data: data.into() };
     let weight = LinearWeight::Quantized {
-        weight: part(Dtype::U32, COLUMNS * bits as usize / 32, made.weight),
-        scales: part(plain.dtype, COLUMNS / 64, made.scales),
-        biases: Some(part(plain.dtype, COLUMNS / 64, made.biases)),
+        weight: part(Dtype::U32, columns * bits as usize / 32, made.weight),
+        scales: part(plain.dtype, columns / 64, made.scales),
+        biases: Some(part(plain.dtype, columns / 64, made.biases)),
         quantization: Quantization::new(Mode::Affine, bits, 64).expect("a format of MLX"),
     };
     (weight, bytes)
 }
 
 fn measure(backend: &CpuBackend, name: &str, weight: LinearWeight, bytes: usize) {
+    let columns = match &weight {
+        LinearWeight::Dense(tensor) => tensor.shape[1],
+        LinearWeight::Quantized { weight, quantization, .. } => weight.shape[1] * 32 / quantization.bits() as usize,
+    };
     let weight = backend.mount_linear(weight, None).expect("a weight of the right shape");
-    for rows in [1, 4, 64] {
-        let x = backend.from_host(&vec![0.5; rows * COLUMNS], COLUMNS).expect("whole rows");
-        let seconds = fastest(|| {
-            black_box(backend.linear(&x, &weight).expect("a product"));
-        });
-        let gflops = (2 * rows * OUT * COLUMNS) as f64 / seconds / 1e9;
-        println!("  {name:7} {rows:3} rows: {:6.1} GB/s {gflops:6.1} GFLOP/s", bytes as f64 / seconds / 1e9);
+    let data = vec![1_u64; bytes / 8];
+    for rows in [1, 2, 8, 64, 512] {
+        let x = backend.from_host(&vec![0.5; rows * columns], columns).expect("whole rows");
+        let (mut plain, mut product, mut outputs) = (f64::INFINITY, f64::INFINITY, 0);
+        for _ in 0..TURNS {
+            plain = plain.min(seconds(|| read(&data, backend.threads())));
+            product = product.min(seconds(|| {
+                outputs = backend.linear(&x, &weight).expect("a product").features();
+            }));
+        }
+        let gflops = (2 * rows * outputs * columns) as f64 / product / 1e9;
+        let (rate, plain_rate) = (bytes as f64 / product / 1e9, bytes as f64 / plain / 1e9);
+        println!(
+            "  {name:7} {rows:3} rows: {rate:6.2} GB/s, {:.2} of a plain read ({plain_rate:5.1}); {gflops:6.1} GFLOP/s",
+            rate / plain_rate
+        );
     }
 }
 
-fn read(data: &[u8], threads: NonZeroUsize) {
-    let seconds = fastest(|| {
-        std::thread::scope(|scope| {
-            for part in data.chunks(data.len().div_ceil(threads.get())) {
-                scope.spawn(move || {
-                    let words = part.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-                    black_box(words.fold(0_u64, u64::wrapping_add));
-                });
-            }
-        });
+fn read(data: &[u64], threads: usize) {
+    std::thread::scope(|scope| {
+        for part in data.chunks(data.len().div_ceil(threads)) {
+            scope.spawn(move || black_box(part.iter().copied().fold(0_u64, u64::wrapping_add)));
+        }
     });
-    println!("  a plain read:     {:6.1} GB/s", data.len() as f64 / seconds / 1e9);
 }
 
-/// Seconds of the fastest of some runs.
-fn fastest(mut run: impl FnMut()) -> f64 {
-    let mut best = f64::INFINITY;
-    for _ in 0..15 {
-        let start = Instant::now();
-        run();
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    best
+fn seconds(run: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    run();
+    start.elapsed().as_secs_f64()
 }

@@ -8,20 +8,22 @@ use mlxctl_backend::{
 use mlxctl_weights::Tensor;
 
 use crate::activations::Activations;
+use crate::aligned::Aligned;
 use crate::instruction_set::InstructionSet;
 use crate::kernels::attend::{Scores, SeenBlock, Softmax, attend_block};
 use crate::kernels::gate::apply_gate;
+use crate::kernels::layer_norm::layer_norm;
 use crate::kernels::norm::rms_norm;
 use crate::kernels::product::{Product, multiply};
 use crate::kernels::rotate::{Angles, rotate};
-use crate::kernels::widen::{split_activations, split_pairs, widen_one_row};
+use crate::kernels::widen::{order_activations, units, widen_one_row};
 use crate::kv::{KvPool, KvType, Layer};
 use crate::pool::Pool;
 use crate::scatter::Scatter;
-use crate::weight::{Linear, Vector};
+use crate::weight::{Linear, Matrix, Vector};
 
 /// Grows with every change of a kernel that changes bits.
-const KERNEL_REVISION: u32 = 1;
+const KERNEL_REVISION: u32 = 2;
 
 /// Multiplications below which a task is not worth another thread.
 const SMALLEST_TASK: usize = 16 << 10;
@@ -137,8 +139,8 @@ impl Backend for CpuBackend {
             (format!("rows of {} features", matrix.columns), format!("rows of {}", x.features()))
         })?;
         let mut out = vec![0.0; x.rows() * matrix.rows];
-        let split = split_pairs(matrix).map(|group_size| split_activations(x.data(), group_size));
-        let data = split.as_deref().unwrap_or(x.data());
+        let mut prepared = Aligned::default();
+        let data = prepare(x.data(), matrix, &mut prepared);
         let scatter = Scatter::new(&mut out);
         let work = x.rows().max(1) * matrix.columns.max(1);
         // Four tasks a thread even out what else the machine does; a multiple of 16 outputs fills cache lines.
@@ -159,6 +161,20 @@ impl Backend for CpuBackend {
         })?;
         let mut out = x.data().to_vec();
         self.for_parts(&mut out, weight.len(), |_, part| rms_norm(self.instruction_set, part, weight, epsilon));
+        Ok(Activations::new(out, x.features()))
+    }
+
+    fn layer_norm(&self, x: &Activations, weight: &Vector, bias: Option<&Vector>, epsilon: f32) -> Result<Activations> {
+        let weight = &weight.values;
+        let bias = bias.map(|bias| &bias.values[..]);
+        let fits = !weight.is_empty() && bias.is_none_or(|bias| bias.len() == weight.len());
+        expect("layer_norm", fits && x.features() == weight.len(), || {
+            (format!("rows of {} features and a bias as long", weight.len()), format!("rows of {}", x.features()))
+        })?;
+        let mut out = x.data().to_vec();
+        self.for_parts(&mut out, weight.len(), |_, part| {
+            layer_norm(self.instruction_set, part, weight, bias, epsilon);
+        });
         Ok(Activations::new(out, x.features()))
     }
 
@@ -249,6 +265,21 @@ impl Backend for CpuBackend {
         Ok(Activations::new(out, gate.features()))
     }
 
+    fn activate(&self, x: &Activations, activation: Activation) -> Result<Activations> {
+        let mut out = x.data().to_vec();
+        let ones = vec![1.0; ELEMENTS_A_TASK.min(out.len())];
+        self.for_parts(&mut out, 1, |_, part| {
+            apply_gate(self.instruction_set, part, &ones[..part.len()], activation);
+        });
+        Ok(Activations::new(out, x.features()))
+    }
+
+    fn soft_cap(&self, x: &Activations, cap: f32) -> Result<Activations> {
+        let mut out = x.data().to_vec();
+        self.for_parts(&mut out, 1, |_, part| part.iter_mut().for_each(|x| *x = cap * libm::tanhf(*x / cap)));
+        Ok(Activations::new(out, x.features()))
+    }
+
     fn rows(&self, x: &Activations, rows: &[usize]) -> Result<Activations> {
         let beyond = rows.iter().find(|&&row| row >= x.rows());
         expect("rows", beyond.is_none(), || {
@@ -310,6 +341,17 @@ impl CpuBackend {
             out.iter_mut().for_each(|value| *value *= factor);
         }
     }
+}
+
+/// Activations as the products with a matrix read them: at the start of a cache line and in the matrix's order.
+fn prepare<'a>(x: &[f32], matrix: &Matrix, out: &'a mut Aligned) -> &'a [f32] {
+    let out = out.numbers(x.len());
+    if units(matrix) {
+        order_activations(x, out);
+    } else {
+        out.copy_from_slice(x);
+    }
+    out
 }
 
 /// Key and value features of a head, once everything fits together.

@@ -13,6 +13,7 @@
 #![allow(clippy::inline_always)]
 
 mod activations;
+mod aligned;
 mod backend;
 mod instruction_set;
 mod kernels;

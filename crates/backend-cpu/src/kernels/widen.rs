@@ -9,6 +9,9 @@ use mlxctl_weights::Dtype;
 use crate::instruction_set::{Arithmetic, for_each_instruction_set};
 use crate::weight::{Affine, Matrix, Storage};
 
+/// Weights that 16 bytes of 4-bit codes hold; divides every group size.
+pub(crate) const UNIT: usize = 32;
+
 for_each_instruction_set! {
     /// Row `row` of the matrix, into `out` of its length: an embedding's row.
     pub(crate) fn widen_one_row(matrix: &Matrix, row: usize, out: &mut [f32]) = widen_one_row_body
@@ -17,39 +20,34 @@ for_each_instruction_set! {
 #[inline(always)]
 fn widen_one_row_body<A: Arithmetic>(matrix: &Matrix, row: usize, out: &mut [f32]) {
     widen_row::<A>(matrix, row, out);
-    if let Some(group_size) = split_pairs(matrix) {
-        let mut pairs = Vec::with_capacity(group_size);
-        for group in out.chunks_exact_mut(group_size) {
-            let (even, odd) = group.split_at(group_size / 2);
-            pairs.clear();
-            pairs.extend(even.iter().zip(odd).flat_map(|(even, odd)| [*even, *odd]));
-            group.copy_from_slice(&pairs);
+    if units(matrix) {
+        for unit in out.as_chunks_mut::<UNIT>().0 {
+            let ordered = *unit;
+            let (even, odd) = ordered.split_at(UNIT / 2);
+            for ((pair, even), odd) in unit.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
+                *pair = [*even, *odd];
+            }
         }
     }
 }
 
-/// The groups within which rows of this matrix are widened out of order: first the weights of even index, then those
-/// of odd index. A byte of 4-bit codes holds one of each, and taken apart so they need no shuffling.
-pub(crate) fn split_pairs(matrix: &Matrix) -> Option<usize> {
-    match &matrix.storage {
-        Storage::Affine(Affine { bits: 4, group_size, .. }) => Some(*group_size),
-        _ => None,
-    }
+/// Whether rows of this matrix are widened out of order: within each [`UNIT`], first the weights of even index, then
+/// those of odd index. A byte of 4-bit codes holds one of each, and taken apart so they need no shuffling.
+pub(crate) fn units(matrix: &Matrix) -> bool {
+    matches!(&matrix.storage, Storage::Affine(Affine { bits: 4, .. }))
 }
 
-/// Activations in the order of a matrix whose pairs are split, `[rows, columns]` in and out.
-pub(crate) fn split_activations(x: &[f32], group_size: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    for (x, out) in x.chunks_exact(group_size).zip(out.chunks_exact_mut(group_size)) {
-        let (even, odd) = out.split_at_mut(group_size / 2);
+/// Activations in the order of a matrix of [`units`]; rows are whole units.
+pub(crate) fn order_activations(x: &[f32], out: &mut [f32]) {
+    for (x, out) in x.as_chunks::<UNIT>().0.iter().zip(out.as_chunks_mut::<UNIT>().0) {
+        let (even, odd) = out.split_at_mut(UNIT / 2);
         for ((pair, even), odd) in x.as_chunks::<2>().0.iter().zip(even).zip(odd) {
             (*even, *odd) = (pair[0], pair[1]);
         }
     }
-    out
 }
 
-/// Row `row` of the matrix, into `out` of its length; within groups of [`split_pairs`] out of order.
+/// Row `row` of the matrix, into `out` of its length; out of order where it has [`units`].
 #[inline(always)]
 pub(crate) fn widen_row<A: Arithmetic>(matrix: &Matrix, row: usize, out: &mut [f32]) {
     match &matrix.storage {
@@ -124,13 +122,15 @@ fn widen_one(dtype: Dtype, bytes: &[u8]) -> f32 {
 
 #[inline(always)]
 fn widen_codes_4<A: Arithmetic>(codes: &[u8], scale: f32, bias: f32, out: &mut [f32]) {
-    let (even, odd) = out.split_at_mut(codes.len());
-    // One loop a half, each a load, a conversion and a store of neighbours: what vector units do best.
-    for (&code, even) in codes.iter().zip(even) {
-        *even = A::multiply_add(f32::from(code & 15), scale, bias);
-    }
-    for (&code, odd) in codes.iter().zip(odd) {
-        *odd = A::multiply_add(f32::from(code >> 4), scale, bias);
+    for (codes, out) in codes.as_chunks::<{ UNIT / 2 }>().0.iter().zip(out.as_chunks_mut::<UNIT>().0) {
+        let (even, odd) = out.split_at_mut(UNIT / 2);
+        // One loop a half, each a load, a conversion and a store of neighbours: what vector units do best.
+        for (&code, even) in codes.iter().zip(even) {
+            *even = A::multiply_add(f32::from(code & 15), scale, bias);
+        }
+        for (&code, odd) in codes.iter().zip(odd) {
+            *odd = A::multiply_add(f32::from(code >> 4), scale, bias);
+        }
     }
 }
 
