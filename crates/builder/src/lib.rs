@@ -12,6 +12,7 @@ mod companions;
 mod config;
 mod convert;
 mod error;
+mod loose;
 mod materials;
 mod mixed;
 mod pieces;
@@ -25,6 +26,7 @@ use mlxctl_modelspec::ModelSpec;
 use mlxctl_store::Store;
 
 pub use error::Error;
+pub use loose::pack_files;
 pub use materials::{HubFolder, Materials, Needs, takes_hub_file};
 
 /// What [`build`] needs beside the recipe.

@@ -185,7 +185,7 @@ pub(crate) fn taken(spec: &ModelSpec, path: &str) -> Option<LayerKind> {
 }
 
 /// What a file of a model's folder is; `None` where it does not travel.
-fn kind_of(path: &str) -> Option<LayerKind> {
+pub(crate) fn kind_of(path: &str) -> Option<LayerKind> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     match ending {

@@ -75,6 +75,13 @@ impl From<mlxctl_content::Error> for Failure {
     }
 }
 
+impl From<mlxctl_layout::Error> for Failure {
+    fn from(error: mlxctl_layout::Error) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        Self { hint, ..Self::new(error.to_string()) }
+    }
+}
+
 impl From<mlxctl_registry::Error> for Failure {
     fn from(error: mlxctl_registry::Error) -> Self {
         mlxctl_content::Error::from(error).into()

@@ -9,6 +9,7 @@ mod context;
 mod daemon;
 mod failure;
 mod output;
+mod packed;
 mod printer;
 mod progress;
 mod remote;
@@ -37,6 +38,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Create(commands::create::Args),
+    Pack(commands::pack::Args),
+    Import(commands::import::Args),
+    Convert(commands::convert::Args),
     Validate(commands::validate::Args),
     #[command(visible_alias = "ls")]
     List(commands::list::Args),
@@ -62,6 +66,9 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Create(args) => commands::create::run(&context, &args),
+        Command::Pack(args) => commands::pack::run(&context, &args),
+        Command::Import(args) => commands::import::run(&context, &args),
+        Command::Convert(args) => commands::convert::run(&context, &args),
         Command::Validate(args) => commands::validate::run(&context, &args),
         Command::List(args) => commands::list::run(&context, &args),
         Command::Show(args) => commands::show::run(&context, &args),

@@ -42,7 +42,7 @@ impl Layer {
     }
 }
 
-/// An entry of `list --json`.
+/// An entry of `list --json` and `import --json`, and all of `convert --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Listed {
     /// The artifact's name in the store.
@@ -51,6 +51,17 @@ pub(crate) struct Listed {
     pub(crate) digest: String,
     /// Bytes of its configuration and layers.
     pub(crate) size: u64,
+}
+
+/// `pack --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Packed {
+    /// The name that was asked for.
+    pub(crate) name: String,
+    /// The digest of the manifest.
+    pub(crate) digest: String,
+    /// The folder or file that was written.
+    pub(crate) path: String,
 }
 
 /// `show --json`.
@@ -115,6 +126,9 @@ mod tests {
         for (name, schema) in [
             ("create", schema_for!(Created)),
             ("list", schema_for!(Vec<Listed>)),
+            ("import", schema_for!(Vec<Listed>)),
+            ("convert", schema_for!(Listed)),
+            ("pack", schema_for!(Packed)),
             ("show", schema_for!(Shown)),
             ("verify", schema_for!(Vec<Finding>)),
             ("gc", schema_for!(Collected)),

@@ -39,6 +39,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     context.printer.result(table(&rows))
 }
 
-fn total(manifest: &Manifest) -> u64 {
+/// Bytes of an artifact's configuration and layers.
+pub(crate) fn total(manifest: &Manifest) -> u64 {
     manifest.blobs().map(|blob| blob.size).fold(0, u64::saturating_add)
 }

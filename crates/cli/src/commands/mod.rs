@@ -1,8 +1,11 @@
 //! The commands, one a file: documented arguments, and a function that does it.
 
+pub(crate) mod convert;
 pub(crate) mod create;
 pub(crate) mod gc;
+pub(crate) mod import;
 pub(crate) mod list;
+pub(crate) mod pack;
 pub(crate) mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;

@@ -7,6 +7,7 @@ use mlxctl_content::{CopyOptions, Resolve as _, copy};
 
 use crate::context::{Context, block_on};
 use crate::failure::Failure;
+use crate::packed;
 use crate::progress::Transfers;
 use crate::remote;
 
@@ -38,7 +39,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let source = remote::repository(context, &args.remote, &reference, observer.clone())?;
     let target = store.repository(&local.name())?;
     let options = CopyOptions { jobs: args.remote.jobs.into() };
-    let digest = block_on(async {
+    let root = block_on(async {
         let wanted =
             reference.digest().map_or_else(|| reference.tag_or_latest().to_owned(), |digest| digest.to_string());
         let root = source.resolve(&wanted).await?;
@@ -47,7 +48,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
         let is_pinned = local.digest().is_some() && local.tag().is_none();
         let kept = if is_pinned { local.clone() } else { local.with_tag(local.tag_or_latest())? };
         store.tag(&kept, &root)?;
-        Ok(root.digest)
+        Ok(root)
     })?;
-    context.printer.result(digest)
+    packed::raw(context, &store, &root)?;
+    context.printer.result(root.digest)
 }
