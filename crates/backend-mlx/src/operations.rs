@@ -137,25 +137,29 @@ impl Backend for Mlx {
     }
 
     fn gate(&self, gate: &Array, up: &Array, activation: Activation) -> Result<Array> {
-        self.run("gate", || {
-            // A constant takes part in the type of its operands, not in the choice of it.
-            let constant = |value: f32| Array::from_f32(value).as_dtype(gate.dtype());
-            let activated = match activation {
-                Activation::Silu => gate.multiply(sigmoid(gate)?)?,
-                Activation::Gelu => {
-                    let probability = erf(gate.multiply(constant(std::f32::consts::FRAC_1_SQRT_2)?)?)?;
-                    gate.multiply(constant(0.5)?)?.multiply(probability.add(constant(1.0)?)?)?
-                }
-                Activation::GeluTanh => {
-                    // 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): Hendrycks and Gimpel, arXiv:1606.08415.
-                    let cube = gate.multiply(gate)?.multiply(gate)?;
-                    let inner = gate.add(cube.multiply(constant(0.044_715)?)?)?;
-                    let inner = inner.multiply(constant((2.0 / std::f32::consts::PI).sqrt())?)?;
-                    gate.multiply(constant(0.5)?)?.multiply(tanh(inner)?.add(constant(1.0)?)?)?
-                }
-            };
-            activated.multiply(up)
+        self.run("gate", || activated(gate, activation)?.multiply(up))
+    }
+
+    fn activate(&self, x: &Array, activation: Activation) -> Result<Array> {
+        self.run("activate", || activated(x, activation))
+    }
+
+    fn soft_cap(&self, x: &Array, cap: f32) -> Result<Array> {
+        self.run("soft_cap", || {
+            let cap = Array::from_f32(cap).as_dtype(x.dtype())?;
+            tanh(x.divide(&cap)?)?.multiply(&cap)
         })
+    }
+
+    fn layer_norm(&self, x: &Array, weight: &Vector, bias: Option<&Vector>, epsilon: f32) -> Result<Array> {
+        let [_, features] = matrix("layer_norm", x)?;
+        let lengths = std::iter::once(weight).chain(bias).map(|vector| vector.array.shape());
+        for shape in lengths {
+            if *shape != [features] {
+                return Err(shape_error("layer_norm", &format!("rows of as many features as {shape:?}"), x));
+            }
+        }
+        self.run("layer_norm", || fast::layer_norm(x, Some(&weight.array), bias.map(|bias| &bias.array), epsilon))
     }
 
     fn rows(&self, x: &Array, rows: &[usize]) -> Result<Array> {
@@ -170,6 +174,26 @@ impl Backend for Mlx {
         }
         let indices = integers(OPERATION, rows.iter().copied())?;
         self.run(OPERATION, || x.take_axis(indices, 0))
+    }
+}
+
+/// `activation(x)`, element by element.
+fn activated(x: &Array, activation: Activation) -> mlx_rs::error::Result<Array> {
+    // A constant takes part in the type of its operands, not in the choice of it.
+    let constant = |value: f32| Array::from_f32(value).as_dtype(x.dtype());
+    match activation {
+        Activation::Silu => x.multiply(sigmoid(x)?),
+        Activation::Gelu => {
+            let probability = erf(x.multiply(constant(std::f32::consts::FRAC_1_SQRT_2)?)?)?;
+            x.multiply(constant(0.5)?)?.multiply(probability.add(constant(1.0)?)?)
+        }
+        Activation::GeluTanh => {
+            // 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))): Hendrycks and Gimpel, arXiv:1606.08415.
+            let cube = x.multiply(x)?.multiply(x)?;
+            let inner = x.add(cube.multiply(constant(0.044_715)?)?)?;
+            let inner = inner.multiply(constant((2.0 / std::f32::consts::PI).sqrt())?)?;
+            x.multiply(constant(0.5)?)?.multiply(tanh(inner)?.add(constant(1.0)?)?)
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod batch;
 mod error;
+mod experts;
 mod ops;
 mod sampling;
 
@@ -14,5 +15,6 @@ pub mod conformance;
 
 pub use batch::{Batch, BlockId, KvLayer, KvLayout, Span, TokenId};
 pub use error::{Error, Result};
+pub use experts::{Expert, Routes};
 pub use ops::{Activation, Attention, Backend, LinearWeight, Rope};
 pub use sampling::{Sampled, Sampler, Sampling, top_logprobs};

@@ -3,7 +3,8 @@
 
 use mlxctl_weights::{Quantization, Tensor};
 
-use crate::{Batch, KvLayout, Result, TokenId};
+use crate::experts::run_one_by_one;
+use crate::{Batch, Error, Expert, KvLayout, Result, Routes, TokenId};
 
 /// The weight of a linear layer or an embedding as the file holds it, `[out, in]`; borrowed from the mapped blob.
 #[derive(Debug, Clone)]
@@ -132,6 +133,47 @@ pub trait Backend: 'static {
 
     /// These rows, in this order.
     fn rows(&self, x: &Self::Tensor, rows: &[usize]) -> Result<Self::Tensor>;
+
+    /// Each row less its mean, divided by its standard deviation (statistics in f32), times `weight`, plus `bias`.
+    fn layer_norm(
+        &self,
+        _x: &Self::Tensor,
+        _weight: &Self::Vector,
+        _bias: Option<&Self::Vector>,
+        _epsilon: f32,
+    ) -> Result<Self::Tensor> {
+        Err(self.has_no("layer_norm"))
+    }
+
+    /// `activation(x)`, element by element: the middle of an MLP without a gate.
+    fn activate(&self, _x: &Self::Tensor, _activation: Activation) -> Result<Self::Tensor> {
+        Err(self.has_no("activate"))
+    }
+
+    /// `cap · tanh(x / cap)`, element by element.
+    fn soft_cap(&self, _x: &Self::Tensor, _cap: f32) -> Result<Self::Tensor> {
+        Err(self.has_no("soft_cap"))
+    }
+
+    /// The sum of the experts' answers to each row, weighted as `routes` says; rows without an expert are 0.
+    fn experts(
+        &self,
+        x: &Self::Tensor,
+        experts: &[Expert<Self::Linear>],
+        routes: &Routes,
+        activation: Activation,
+    ) -> Result<Self::Tensor> {
+        run_one_by_one(self, x, experts, routes, activation)
+    }
+
+    /// The error of an operation that this device does not offer.
+    fn has_no(&self, operation: &'static str) -> Error {
+        Error::Unsupported {
+            operation,
+            expected: "a device that has this operation".to_owned(),
+            found: self.fingerprint(),
+        }
+    }
 
     /// `(x + delta, rms_norm(x + delta))`: the step between two blocks of a transformer.
     fn add_rms_norm(

@@ -28,6 +28,15 @@ pub(super) fn check<B: Backend>(backend: &B, promises: Promises) {
         let found = backend.to_host(&backend.gate(&gates, &y, activation).unwrap()).unwrap();
         assert_close(&format!("gate with {activation:?}"), &found, &expected, promises);
     }
+    for activation in [Activation::Silu, Activation::Gelu, Activation::GeluTanh] {
+        let expected: Vec<f64> = wide.iter().map(|x| activate(activation, f64::from(*x))).collect();
+        let found = backend.to_host(&backend.activate(&gates, activation).unwrap()).unwrap();
+        assert_close(&format!("activate with {activation:?}"), &found, &expected, promises);
+    }
+    let capped: Vec<f64> = wide.iter().map(|x| 1.5 * (f64::from(*x) / 1.5).tanh()).collect();
+    assert_close("soft_cap", &backend.to_host(&backend.soft_cap(&gates, 1.5).unwrap()).unwrap(), &capped, promises);
+    layer_norms(backend, promises, &wide, (rows, features));
+
     let extreme = [-1e4_f32, -100.0, 100.0, 1e4];
     let gates = backend.from_host(&extreme, 4).unwrap();
     let ones = backend.from_host(&[1.0; 4], 4).unwrap();
@@ -35,6 +44,45 @@ pub(super) fn check<B: Backend>(backend: &B, promises: Promises) {
     assert_close("gate of extremes", &found, &[0.0, 0.0, 100.0, 1e4], promises);
 
     norms(backend, promises, &a, &b, (rows, features));
+}
+
+fn layer_norms<B: Backend>(backend: &B, promises: Promises, a: &[f32], (rows, features): (usize, usize)) {
+    // Rows whose mean is far from 0.
+    let a: Vec<f32> = a.iter().map(|a| a + 3.0).collect();
+    let x = backend.from_host(&a, features).unwrap();
+    let (weight, bias) = (
+        tensor(Dtype::F32, &[features], &numbers(4, features)),
+        tensor(Dtype::BF16, &[features], &numbers(5, features)),
+    );
+    let [mounted_weight, mounted_bias] = [&weight, &bias].map(|vector| backend.mount_vector(vector, 0.0).unwrap());
+    for mounted_bias in [None, Some(&mounted_bias)] {
+        let epsilon = 1e-2_f32;
+        let expected: Vec<f64> = widen(&a)
+            .chunks(features)
+            .flat_map(|row| {
+                let mean = row.iter().sum::<f64>() / row.len() as f64;
+                let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / row.len() as f64;
+                let factor = 1.0 / (variance + f64::from(epsilon)).sqrt();
+                let parameters = values(&weight).into_iter().zip(values(&bias));
+                row.iter()
+                    .zip(parameters)
+                    .map(|(x, (weight, bias))| {
+                        (x - mean) * factor * weight + if mounted_bias.is_some() { bias } else { 0.0 }
+                    })
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let found = backend.to_host(&backend.layer_norm(&x, &mounted_weight, mounted_bias, epsilon).unwrap()).unwrap();
+        assert_close("layer_norm", &found, &expected, promises);
+        if promises.batch_invariant {
+            for row in 0..rows {
+                let alone = backend.from_host(&a[row * features..][..features], features).unwrap();
+                let alone = backend.layer_norm(&alone, &mounted_weight, mounted_bias, epsilon).unwrap();
+                let found = &found[row * features..][..features];
+                assert_same_bits("layer_norm", &backend.to_host(&alone).unwrap(), found);
+            }
+        }
+    }
 }
 
 fn norms<B: Backend>(backend: &B, promises: Promises, a: &[f32], b: &[f32], (rows, features): (usize, usize)) {
