@@ -55,6 +55,11 @@ impl<'a> Fields<'a> {
         self.value(key).is_some()
     }
 
+    /// Whether the field is there and null: config.json says that there is none.
+    pub(crate) fn is_null(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(Value::is_null)
+    }
+
     /// A field that is there and not null.
     fn value(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
@@ -128,6 +133,36 @@ impl<'a> Fields<'a> {
             .filter(|list| list.len() == length)
             .and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
         texts.map(Some).ok_or_else(|| self.wrong(key, format!("a list of {length} strings")))
+    }
+
+    /// A list of exactly `length` numbers within `range`, or one number that stands for all of them.
+    pub(crate) fn numbers(&self, key: &str, length: usize, range: RangeInclusive<f64>) -> Result<Vec<f64>, Error> {
+        let number = |value: &Value| value.as_f64().filter(|number| range.contains(number));
+        let numbers = match self.value(key) {
+            Some(Value::Array(list)) if list.len() == length => list.iter().map(number).collect(),
+            Some(value) => number(value).map(|number| vec![number; length]),
+            None => None,
+        };
+        let expected = || format!("a list of {length} numbers from {} to {}", range.start(), range.end());
+        numbers.ok_or_else(|| self.wrong(key, expected()))
+    }
+
+    /// A list of at most `longest` counts within `range`, if the field is there.
+    pub(crate) fn optional_counts(
+        &self,
+        key: &str,
+        longest: usize,
+        range: RangeInclusive<usize>,
+    ) -> Result<Option<Vec<usize>>, Error> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let count = |value: &Value| {
+            let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
+            count.filter(|count| range.contains(count))
+        };
+        let list = value.as_array().filter(|list| list.len() <= longest);
+        let expected =
+            || format!("a list of at most {longest} whole numbers from {} to {}", range.start(), range.end());
+        list.and_then(|list| list.iter().map(count).collect()).map(Some).ok_or_else(|| self.wrong(key, expected()))
     }
 
     /// An object within this one, if the field is there. `prefix` is the path of its fields in messages.

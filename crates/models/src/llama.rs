@@ -5,8 +5,9 @@ use mlxctl_weights::Checkpoint;
 
 use crate::Error;
 use crate::config::Fields;
-use crate::decoder::{Decoder, Defaults, Shape};
+use crate::decoder::Decoder;
 use crate::model::Model;
+use crate::shape::{Defaults, Shape};
 
 /// Loads a model whose `model_type` is `llama` or `mistral`.
 pub(crate) fn load<B: Backend>(
@@ -18,13 +19,13 @@ pub(crate) fn load<B: Backend>(
 }
 
 fn shape(fields: &Fields<'_>) -> Result<Shape, Error> {
-    let mut shape = Shape::read(fields, "llama", Defaults { theta: Some(10_000.0), head_dim: None })?;
-    shape.mlp_bias = fields.flag("mlp_bias")?;
-    let has_types = shape.read_layer_types(fields)?;
+    let mut shape = Shape::read(fields, "llama", Defaults::default())?;
+    shape.mlp.bias = fields.flag("mlp_bias")?;
     // Mistral 7B v0.1 slides over all layers; Llama configurations mean a window only where layer_types says so.
-    if !has_types && shape.model_type == "mistral" {
-        let window = fields.optional_count("sliding_window", 1..=1 << 30)?;
-        shape.windows.fill(window);
+    if shape.model_type == "mistral" {
+        shape.read_common_window(fields)?;
+    } else {
+        shape.read_layer_types(fields)?;
     }
     Ok(shape)
 }

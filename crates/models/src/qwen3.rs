@@ -1,14 +1,16 @@
-//! Qwen3: queries and keys are normed head by head before they rotate, and the head size stands on its own.
+//! Qwen3 and its mixtures of experts: queries and keys are normed head by head before they rotate, and the head size
+//! stands on its own.
 
 use mlxctl_backend::Backend;
 use mlxctl_weights::Checkpoint;
 
 use crate::Error;
 use crate::config::Fields;
-use crate::decoder::{Decoder, Defaults, Shape};
+use crate::decoder::Decoder;
 use crate::model::Model;
+use crate::shape::{Defaults, ExpertsShape, QkNorm, Shape};
 
-/// Loads a model whose `model_type` is `qwen3`.
+/// Loads a model whose `model_type` is `qwen3` or `qwen3_moe`.
 pub(crate) fn load<B: Backend>(
     backend: &B,
     fields: &Fields<'_>,
@@ -18,15 +20,22 @@ pub(crate) fn load<B: Backend>(
 }
 
 fn shape(fields: &Fields<'_>) -> Result<Shape, Error> {
-    let mut shape = Shape::read(fields, "qwen3", Defaults { theta: None, head_dim: Some(128) })?;
-    shape.qk_norm = true;
-    let has_types = shape.read_layer_types(fields)?;
-    if !has_types && fields.flag("use_sliding_window")? {
-        // The upper layers slide, from `max_window_layers` on.
-        let layers = shape.windows.len();
-        let window = fields.optional_count("sliding_window", 1..=1 << 30)?;
-        let full = fields.optional_count("max_window_layers", 0..=1 << 12)?.unwrap_or(layers).min(layers);
-        shape.windows[full..].fill(window);
+    let defaults = Defaults { head_dim: Some(128), ..Defaults::default() }.with_theta(None);
+    let mut shape = Shape::read(fields, "qwen3", defaults)?;
+    shape.attention.norm = QkNorm::Heads;
+    shape.read_upper_windows(fields)?;
+    if shape.model_type == "qwen3_moe" {
+        let (count, active) = ExpertsShape::read_counts(fields, "num_experts")?;
+        shape.experts = Some(ExpertsShape {
+            count,
+            active,
+            intermediate: fields.count("moe_intermediate_size", 1..=1 << 22)?,
+            normalised: fields.flag("norm_topk_prob")?,
+            shared: None,
+            module: "mlp",
+            names: ["gate_proj", "up_proj", "down_proj"],
+        });
+        shape.read_sparse_layers(fields)?;
     }
     Ok(shape)
 }

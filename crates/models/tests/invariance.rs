@@ -5,13 +5,13 @@
 
 mod harness;
 
-use harness::{Runner, backend, blocks};
+use harness::{Runner, backend, blocks, family_cases};
 use mlxctl_backend::Batch;
 use mlxctl_testkit::models::TinyModel;
 use mlxctl_weights::Dtype;
 use serde_json::json;
 
-/// A model of each kind of storage, with a window that is shorter than the sequences.
+/// A model of each kind of storage, with a window that is shorter than the sequences, and every golden case.
 fn models() -> Vec<TinyModel> {
     let with = |key: &str, value: serde_json::Value, dtype| {
         let mut model = TinyModel::qwen3();
@@ -21,16 +21,18 @@ fn models() -> Vec<TinyModel> {
     };
     let mut sliding = with("model_type", json!("mistral"), Dtype::F16);
     sliding.config["sliding_window"] = json!(9);
-    vec![
+    let mut models = vec![
         TinyModel::qwen3(),
         with("quantization", json!({"group_size": 32, "bits": 4}), Dtype::BF16),
         with("quantization", json!({"group_size": 32, "bits": 8}), Dtype::F32),
         sliding,
-    ]
+    ];
+    models.extend(family_cases().iter().flat_map(|(_, cases)| cases).map(TinyModel::golden));
+    models
 }
 
 fn tokens(seed: u32, length: usize) -> Vec<u32> {
-    (0..length as u32).map(|index| (index * index * 5 + index * 11 + seed) % 48).collect()
+    (0..length as u32).map(|index| (index * index * 5 + index * 11 + seed) % 32).collect()
 }
 
 fn bits(logits: &[f32]) -> Vec<u32> {

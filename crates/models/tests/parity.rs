@@ -8,7 +8,7 @@
 mod harness;
 
 use bytes::Bytes;
-use harness::{Runner, backend, pebble_checkpoint};
+use harness::{Runner, backend, family_cases, pebble_checkpoint};
 use mlxctl_testkit::models::TinyModel;
 use mlxctl_weights::{Checkpoint, Dtype, Tensor};
 use serde_json::Value;
@@ -80,6 +80,43 @@ fn tiny_models_of_every_family_give_the_logits_of_mlx_lm() {
         worst = worst.max(difference);
     }
     println!("largest difference, relative to the largest logit of its row: {worst:.2e}");
+}
+
+/// The logits of the rows that a golden case keeps.
+fn kept(case: &Value) -> Vec<f32> {
+    let rows = case["logits"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    rows.map(|logit| logit.as_f64().unwrap() as f32).collect()
+}
+
+#[test]
+fn every_family_has_a_golden_case_and_gives_the_logits_of_mlx_lm() {
+    let mut seen: Vec<String> = cases()["tiny"].as_array().unwrap().iter().map(model_type).collect();
+    let mut failures = Vec::new();
+    for (file, cases) in family_cases() {
+        for case in &cases {
+            let name = format!("{file}: {}", case["name"].as_str().unwrap());
+            seen.push(model_type(case));
+            let model = TinyModel::golden(case);
+            let result = std::panic::catch_unwind(|| {
+                let backend = backend(2);
+                let mut runner = Runner::load(&backend, &model.config_json(), &model.checkpoint());
+                let ours = runner.rows(&tokens(case), &usizes(&case["rows"]));
+                compare(&name, &ours, &kept(case), runner.vocabulary())
+            });
+            match result {
+                Ok(difference) => println!("{name}: {difference:.2e}"),
+                Err(_) => failures.push(name),
+            }
+        }
+    }
+    assert!(failures.is_empty(), "differ from the reference: {failures:#?}");
+    for family in mlxctl_models::families() {
+        assert!(seen.iter().any(|seen| seen == family), "no golden case has `model_type` {family}");
+    }
+}
+
+fn model_type(case: &Value) -> String {
+    case["config"]["model_type"].as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -52,7 +52,15 @@ fn a_bad_value_is_refused_by_its_key() {
         ("attention_bias", json!(1), "true or false, found 1"),
         ("hidden_act", json!("relu"), "silu, gelu or gelu_pytorch_tanh"),
         ("rope_scaling", json!("llama3"), "an object"),
-        ("rope_scaling", json!({"type": "longrope"}), "rope_scaling.type`: expected default, linear or llama3"),
+        (
+            "rope_scaling",
+            json!({"type": "ntk"}),
+            "rope_scaling.type`: expected default, linear, dynamic, llama3, yarn or",
+        ),
+        ("rope_scaling", json!({"type": "longrope"}), "rope_scaling.long_factor`: expected a list of 8 numbers"),
+        ("rope_scaling", json!({"type": "longrope", "long_factor": [1, 2]}), "rope_scaling.long_factor"),
+        ("rope_scaling", json!({"type": "yarn", "factor": 4, "beta_fast": -1}), "rope_scaling.beta_fast"),
+        ("rope_scaling", json!({"type": "yarn", "factor": 4, "mscale": 1e9}), "rope_scaling.mscale"),
         ("rope_scaling", json!({"rope_type": "linear"}), "rope_scaling.factor"),
         ("rope_scaling", json!({"rope_type": "linear", "factor": 0}), "rope_scaling.factor"),
         (
@@ -63,7 +71,7 @@ fn a_bad_value_is_refused_by_its_key() {
         ("partial_rotary_factor", json!(0.5), "whole heads"),
         ("layer_types", json!(["full_attention"]), "a list of 2 strings"),
         ("layer_types", json!(["full_attention", "linear_attention"]), "full_attention and sliding_attention"),
-        ("model_type", json!("gpt2"), "\"gpt2\" is not a family this runtime knows; it knows llama, mistral, qwen3"),
+        ("model_type", json!("gpt2"), "\"gpt2\" is not a family this runtime knows; it knows cohere, cohere2, gemma,"),
         ("model_type", json!(7), "a string, found 7"),
         ("quantization", json!({"bits": 7, "group_size": 64}), "quantization"),
     ];

@@ -18,12 +18,35 @@ pub struct TinyModel {
     pub seed: u64,
     /// Files to spread the tensors over.
     pub files: usize,
+    /// Names and shapes of the tensors; those of a Llama with this configuration where there are none.
+    pub shapes: Option<Vec<(String, Vec<usize>)>>,
 }
 
 impl TinyModel {
     /// A model in one file.
     pub fn new(config: Value, dtype: Dtype, seed: u64) -> Self {
-        Self { config, dtype, seed, files: 1 }
+        Self { config, dtype, seed, files: 1, shapes: None }
+    }
+
+    /// The model of a golden case: an object with `config`, `dtype`, `seed` and `tensors`, as
+    /// `tools/parity/families.py` writes it.
+    ///
+    /// # Panics
+    /// Where a field is absent.
+    pub fn golden(case: &Value) -> Self {
+        let dtype = match case["dtype"].as_str() {
+            Some("float32") => Dtype::F32,
+            Some("float16") => Dtype::F16,
+            _ => Dtype::BF16,
+        };
+        let seed = case["seed"].as_u64().expect("a golden case has a seed");
+        let tensors = case["tensors"].as_object().expect("a golden case lists its tensors");
+        let sizes = |shape: &Value| {
+            let sizes = shape.as_array().into_iter().flatten().filter_map(Value::as_u64);
+            sizes.map(|size| size as usize).collect()
+        };
+        let shapes = tensors.iter().map(|(name, shape)| (name.clone(), sizes(shape))).collect();
+        Self { shapes: Some(shapes), ..Self::new(case["config"].clone(), dtype, seed) }
     }
 
     /// A Qwen3 of two layers, 64 features and 48 tokens.
@@ -46,7 +69,7 @@ impl TinyModel {
     /// # Panics
     /// Where the configuration lacks a size.
     pub fn tensors(&self) -> Vec<(String, Tensor)> {
-        let tensors = shapes(&self.config).into_iter().map(|(name, shape)| {
+        let tensors = self.shapes.clone().unwrap_or_else(|| shapes(&self.config)).into_iter().map(|(name, shape)| {
             let plain: Vec<u8> = values(&name, &shape, self.seed).into_iter().flat_map(f32::to_le_bytes).collect();
             let data = cast(Dtype::F32, self.dtype, &plain).expect("F32 casts to every type of weights");
             (name, Tensor { dtype: self.dtype, shape, data: Bytes::from(data) })
@@ -93,7 +116,8 @@ pub fn quantize(config: &Value, tensors: Vec<(String, Tensor)>) -> Vec<(String, 
         };
         let number = |key: &str| own.get(key).and_then(Value::as_u64).unwrap_or_default() as u32;
         let (bits, group_size) = (number("bits"), number("group_size"));
-        let fits = tensor.shape.len() == 2 && group_size > 0 && tensor.shape[1].is_multiple_of(group_size as usize);
+        let width = tensor.shape.last().copied().unwrap_or_default();
+        let fits = tensor.shape.len() >= 2 && group_size > 0 && width.is_multiple_of(group_size as usize);
         if !fits {
             result.push((name, tensor));
             continue;
@@ -105,7 +129,12 @@ pub fn quantize(config: &Value, tensors: Vec<(String, Tensor)>) -> Vec<(String, 
         let format = Quantization::new(Mode::Affine, bits, group_size).expect("a format of MLX");
         let words = format.packed_columns(columns).expect("whole groups");
         let groups = columns / group_size as usize;
-        let part = |dtype, width, data: Vec<u8>| Tensor { dtype, shape: vec![rows, width], data: Bytes::from(data) };
+        let outer = &tensor.shape[..tensor.shape.len() - 1];
+        let part = |dtype, width: usize, data: Vec<u8>| Tensor {
+            dtype,
+            shape: [outer, &[width]].concat(),
+            data: Bytes::from(data),
+        };
         result.push((format!("{path}.weight"), part(Dtype::U32, words, made.weight)));
         result.push((format!("{path}.scales"), part(tensor.dtype, groups, made.scales)));
         result.push((format!("{path}.biases"), part(tensor.dtype, groups, made.biases)));
@@ -180,7 +209,7 @@ fn shapes(config: &Value) -> Vec<(String, Vec<usize>)> {
 fn values(name: &str, shape: &[usize], seed: u64) -> Vec<f32> {
     let numbers = numbers(name, shape.iter().product(), seed);
     match shape {
-        [_, columns] => {
+        [_, columns] | [_, _, columns] => {
             let factor = if name.contains("embed_tokens") { 1.0 } else { amplitude(*columns) };
             numbers.map(|number| number * factor).collect()
         }

@@ -78,3 +78,15 @@ impl<'a> Runner<'a> {
         tokens.split_off(prompt.len())
     }
 }
+
+/// The golden cases of `golden/families/`, file by file: the name of the file without its ending, and its cases.
+pub(crate) fn family_cases() -> Vec<(String, Vec<Value>)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/families");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let read = |path: std::path::PathBuf| {
+        let cases: Vec<Value> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        (path.file_stem().unwrap().to_string_lossy().into_owned(), cases)
+    };
+    files.into_iter().map(read).collect()
+}
