@@ -9,6 +9,7 @@ import json
 import math
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.utils import _get_classes
@@ -71,16 +72,17 @@ FAMILIES = {
     "qwen3_moe": {
         "qwen3-moe": case("qwen3_moe", QWEN3_MOE),
         "qwen3-moe-dense-layer": case("qwen3_moe", QWEN3_MOE, {"mlp_only_layers": [0], "norm_topk_prob": False}, hub=True),
-        "qwen3-moe-one-expert-4-bit": case("qwen3_moe", QWEN3_MOE, {"num_experts_per_tok": 1}, BITS),
+        "qwen3-moe-single": case("qwen3_moe", QWEN3_MOE, {"num_experts": 1, "num_experts_per_tok": 1}),
+        "qwen3-moe-one-of-six-4-bit": case("qwen3_moe", QWEN3_MOE, {"num_experts_per_tok": 1}, BITS),
     },
     "mixtral": {
         "mixtral": case("mixtral", MIXTRAL),
-        "mixtral-hub": case("mixtral", MIXTRAL, dtype="float16", hub=True),
+        "mixtral-hub-window": case("mixtral", MIXTRAL, {"sliding_window": 12}, dtype="float16", hub=True),
     },
     "gemma": {"gemma": case("gemma", GEMMA, {"hidden_act": "gelu"})},
     "gemma2": {
         "gemma2": case("gemma2", GEMMA, {"query_pre_attn_scalar": 24, "attn_logit_softcapping": 2.0,
-                                         "final_logit_softcapping": 5.0, "sliding_window": 4096}),
+                                         "final_logit_softcapping": 5.0, "sliding_window": 7}),
     },
     "gemma3": {
         "gemma3": case("gemma3_text", GEMMA3),
@@ -92,7 +94,7 @@ FAMILIES = {
         "phi3-longrope-partial": case("phi3", {
             "hidden_size": 64, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 32,
             "rope_scaling": {"type": "longrope", "short_factor": LONG[:6], "long_factor": LONG[:6]}}),
-        "phi3-tied-4-bit": case("phi3", {"tie_word_embeddings": True}, BITS),
+        "phi3-tied-4-bit-window": case("phi3", {"tie_word_embeddings": True, "sliding_window": 9}, BITS),
     },
     "smollm3": {
         "smollm3": case("smollm3", {"num_hidden_layers": 4}),
@@ -106,7 +108,7 @@ FAMILIES = {
                                                          "tie_word_embeddings": True}),
     },
     "starcoder2": {
-        "starcoder2": case("starcoder2", {"norm_epsilon": 1e-5, "hidden_act": "gelu", "tie_word_embeddings": True}),
+        "starcoder2-window": case("starcoder2", {"norm_epsilon": 1e-5, "sliding_window": 11, "hidden_act": "gelu", "tie_word_embeddings": True}),
     },
     "cohere2": {
         "cohere2": case("cohere2", COHERE2),
@@ -115,6 +117,29 @@ FAMILIES = {
     "cohere": {"cohere": case("cohere", {"layer_norm_eps": 1e-5, "logit_scale": 0.25, "tie_word_embeddings": True})},
     "glm4": {"glm4": case("glm4", GLM4), "glm4-no-bias": case("glm4", GLM4, {"attention_bias": False})},
 }
+
+
+class Windowed(nn.Module):
+    """A layer that sees `window` tokens, whatever mask its model hands it."""
+
+    def __init__(self, layer, window):
+        super().__init__()
+        self.layer, self.window = layer, window
+
+    def __call__(self, x, mask=None, cache=None):
+        distance = mx.arange(x.shape[1])[:, None] - mx.arange(x.shape[1])[None]
+        return self.layer(x, (distance >= 0) & (distance < self.window), cache)
+
+
+def with_windows(model, config):
+    """The model with the windows that its architecture has and mlx-lm leaves out, as it only matters behind them."""
+    window = config.get("sliding_window")
+    sliding = {"mixtral": lambda _: True, "phi3": lambda _: True, "starcoder2": lambda _: True,
+               "gemma2": lambda index: index % 2 == 0}.get(config["model_type"])
+    if window and sliding:
+        model.model.layers = [Windowed(layer, window) if sliding(index) else layer
+                              for index, layer in enumerate(model.model.layers)]
+    return model
 
 
 def shapes(config, hub):
@@ -163,7 +188,7 @@ def golden(family, build, forward, quantized):
         if "quantization" in config:
             weights = quantized(config, weights)
         tokens = [(7 * i * i + 3 * i + seed) % config["vocab_size"] for i in range(TOKENS)]
-        logits = forward(build(config, weights), tokens)[ROWS]
+        logits = forward(with_windows(build(config, weights), config), tokens)[ROWS]
         cases.append({"name": name, "config": config, "dtype": dtype, "seed": seed, "tokens": tokens, "rows": ROWS,
                       "tensors": named, "logits": [[float(f"{x:.8g}") for x in row] for row in logits]})
     return cases

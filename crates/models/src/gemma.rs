@@ -78,8 +78,7 @@ fn gemma3(fields: &Fields<'_>, defaults: Defaults) -> Result<Shape, Error> {
     shape.logit_cap = cap(fields, "final_logit_softcapping", None)?;
     let period = fields.optional_count("sliding_window_pattern", 1..=1 << 12)?.unwrap_or(6);
     shape.read_alternating_windows(fields, period)?;
-    let theta = rope::optional_theta(fields, "rope_local_base_freq")?.unwrap_or(10_000.0);
-    shape.attention.local_rope = Some(rope::plain(theta, shape.head_dim));
+    shape.attention.local_rope = Some(rope::local_rope(fields, shape.head_dim, "rope_local_base_freq", 10_000.0)?);
     for layer in shape.layers.iter_mut().filter(|layer| layer.window.is_some()) {
         layer.rotation = Rotation::Local;
     }

@@ -27,8 +27,7 @@ fn shape(fields: &Fields<'_>) -> Result<Shape, Error> {
     shape.mlp.bias = fields.flag("mlp_bias")?;
     if shape.model_type == "olmo3" {
         shape.read_alternating_windows(fields, 4)?;
-        let theta = rope::optional_theta(fields, "rope_theta")?.unwrap_or(10_000.0);
-        shape.attention.local_rope = Some(rope::plain(theta, shape.head_dim));
+        shape.attention.local_rope = Some(rope::local_rope(fields, shape.head_dim, "rope_theta", 10_000.0)?);
         for layer in shape.layers.iter_mut().filter(|layer| layer.window.is_some()) {
             layer.rotation = Rotation::Local;
         }

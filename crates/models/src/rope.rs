@@ -33,16 +33,12 @@ const THETAS: std::ops::RangeInclusive<f64> = 1.0..=1e12;
 /// Reads `rope_theta`, `rope_scaling` (or `rope_parameters`, as newer configurations nest both),
 /// `partial_rotary_factor` and `rope_traditional`.
 pub(crate) fn rope(fields: &Fields<'_>, head_dim: usize, defaults: RopeDefaults) -> Result<Rope, Error> {
-    let nested = fields.optional_object("rope_parameters", "rope_parameters.")?;
+    let nested = nested(fields, "full_attention", "rope_parameters.full_attention.")?;
     let scaling = match fields.optional_object("rope_scaling", "rope_scaling.")? {
         Some(scaling) => Some(scaling),
         None => nested,
     };
-    let nested_theta = match nested {
-        Some(nested) => nested.optional_number("rope_theta", THETAS)?,
-        None => None,
-    };
-    let theta = match fields.optional_number("rope_theta", THETAS)?.or(nested_theta).or(defaults.theta) {
+    let theta = match theta(fields, nested)?.or(defaults.theta) {
         Some(theta) => theta,
         None => fields.number("rope_theta", THETAS)?,
     };
@@ -63,7 +59,7 @@ pub(crate) fn rope(fields: &Fields<'_>, head_dim: usize, defaults: RopeDefaults)
     if let Some(scaling) = scaling
         && !frequencies.iter().chain([&magnitude]).all(|number| (*number as f32).is_finite())
     {
-        return Err(scaling.wrong("factor", "values that give finite frequencies"));
+        return Err(scaling.wrong("factor", "a value that gives finite frequencies with the other fields"));
     }
     Ok(Rope {
         head_dim,
@@ -73,20 +69,36 @@ pub(crate) fn rope(fields: &Fields<'_>, head_dim: usize, defaults: RopeDefaults)
     })
 }
 
-/// A rotation of whole heads with this base and no stretching.
-pub(crate) fn plain(theta: f64, head_dim: usize) -> Rope {
+/// The unstretched rotation of whole heads in layers that see a window: its base stands under `key`, or in
+/// `rope_parameters` under `sliding_attention`.
+pub(crate) fn local_rope(fields: &Fields<'_>, head_dim: usize, key: &str, default_theta: f64) -> Result<Rope, Error> {
+    let nested = nested(fields, "sliding_attention", "rope_parameters.sliding_attention.")?;
+    let nested_theta = match nested {
+        Some(nested) => nested.optional_number("rope_theta", THETAS)?,
+        None => None,
+    };
+    let theta = fields.optional_number(key, THETAS)?.or(nested_theta).unwrap_or(default_theta);
     let frequencies = plain_frequencies(theta, head_dim);
-    Rope {
+    Ok(Rope {
         head_dim,
         inverse_frequencies: frequencies.into_iter().map(|frequency| frequency as f32).collect(),
         interleaved: false,
         magnitude: 1.0,
-    }
+    })
 }
 
-/// The base under `key`, if it is there.
-pub(crate) fn optional_theta(fields: &Fields<'_>, key: &str) -> Result<Option<f64>, Error> {
-    fields.optional_number(key, THETAS)
+/// `rope_parameters`: its part for this type of layers where it has one for each type.
+fn nested<'a>(fields: &Fields<'a>, layer_type: &str, prefix: &'a str) -> Result<Option<Fields<'a>>, Error> {
+    let Some(nested) = fields.optional_object("rope_parameters", "rope_parameters.")? else { return Ok(None) };
+    Ok(nested.optional_object(layer_type, prefix)?.or(Some(nested)))
+}
+
+fn theta(fields: &Fields<'_>, nested: Option<Fields<'_>>) -> Result<Option<f64>, Error> {
+    let nested = match nested {
+        Some(nested) => nested.optional_number("rope_theta", THETAS)?,
+        None => None,
+    };
+    Ok(fields.optional_number("rope_theta", THETAS)?.or(nested))
 }
 
 fn plain_frequencies(theta: f64, rotated: usize) -> Vec<f64> {

@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{backend, blocks};
+use harness::{backend, blocks, family_cases};
 use mlxctl_backend::{Backend, Batch, BlockId};
 use mlxctl_models::load;
 use mlxctl_testkit::models::{TinyModel, file};
@@ -90,6 +90,90 @@ fn a_bad_value_is_refused_by_its_key() {
     config["num_attention_heads"] = json!(6);
     let message = refusal(config.to_string().as_bytes(), &checkpoint);
     assert!(message.contains("head_dim") && message.contains("does not divide"), "{message}");
+}
+
+/// Values that no field of a model has, and some that are almost right.
+fn absurd_values() -> Vec<Value> {
+    let mut deep = json!([]);
+    for _ in 0..100 {
+        deep = json!([deep]);
+    }
+    vec![
+        Value::Null,
+        json!(-1),
+        json!(0),
+        json!(1),
+        json!(3),
+        json!(1_u64 << 31),
+        json!(u64::MAX),
+        json!(1e-300),
+        json!(1e300),
+        json!(-0.5),
+        json!(""),
+        json!("NaN"),
+        json!(true),
+        json!([1e300, -1]),
+        json!([0, 1]),
+        json!({"type": "yarn", "factor": 1e6, "original_max_position_embeddings": 1}),
+        json!({"type": "longrope", "long_factor": 1e-6, "original_max_position_embeddings": 1}),
+        json!({"full_attention": {"rope_theta": -1}}),
+        deep,
+    ]
+}
+
+#[test]
+fn no_value_of_any_field_of_any_family_panics() {
+    let backend = backend(1);
+    for (_, cases) in family_cases() {
+        let model = TinyModel::golden(&cases[0]);
+        let checkpoint = model.checkpoint();
+        let fields = model.config.as_object().unwrap().keys().cloned();
+        let fields = fields.chain(["rope_scaling", "rope_parameters", "layer_types", "head_dim"].map(str::to_owned));
+        for (field, value) in
+            fields.flat_map(|field| absurd_values().into_iter().map(move |value| (field.clone(), value)))
+        {
+            let mut config = model.config.clone();
+            config[&field] = value;
+            // What loads must also run, or say why not.
+            let Ok(loaded) = load(&backend, config.to_string().as_bytes(), &checkpoint) else { continue };
+            let mut kv = backend.kv_pool(&loaded.kv_layout(), 6).unwrap();
+            let mut batch = Batch::default();
+            batch.push(&[1, 2, 3], 0, &blocks(0), true);
+            let logits = loaded.forward(&backend, &batch, &mut kv);
+            assert!(logits.is_ok(), "{field}: {config}");
+        }
+    }
+}
+
+#[test]
+fn families_refuse_what_they_cannot_honour_by_its_key() {
+    let table: &[(&str, &str, Value, &str)] = &[
+        ("mixtral", "num_local_experts", json!(0), "a whole number from 1 to"),
+        ("mixtral", "num_experts_per_tok", json!(5), "a whole number from 1 to 4, found 5"),
+        ("qwen2_moe", "mlp_only_layers", json!([0, -1]), "a list of at most 2 whole numbers"),
+        ("qwen2_moe", "decoder_sparse_step", json!(0), "a whole number from 1"),
+        ("phi3", "partial_rotary_factor", json!(0.01), "an even number, not 0"),
+        ("phi3", "partial_rotary_factor", json!(1.5), "a number from 0 to 1"),
+        ("phi3", "rope_scaling", json!({"type": "longrope", "long_factor": [1, 2, 3]}), "a list of 6 numbers"),
+        ("gemma2", "attn_logit_softcapping", json!(0), "a number from 0.001"),
+        ("gemma2", "query_pre_attn_scalar", json!(-24), "found -24"),
+        ("gemma3", "sliding_window_pattern", json!(0), "found 0"),
+        ("smollm3", "no_rope_layers", json!([1, 0, 1]), "one a layer"),
+        ("smollm3", "no_rope_layers", json!([1, 2]), "from 0 to 1"),
+        ("granite", "logits_scaling", json!(0), "found 0"),
+        ("starcoder2", "hidden_act", json!("relu"), "found \"relu\""),
+        ("cohere", "use_qk_norm", json!(true), "norms with weights for each head"),
+        ("cohere2", "sliding_window", Value::Null, "found null"),
+    ];
+    let cases = family_cases();
+    for (file, key, value, words) in table {
+        let (_, cases) = cases.iter().find(|(name, _)| name == file).unwrap();
+        let model = TinyModel::golden(&cases[0]);
+        let mut config = model.config.clone();
+        config[*key] = value.clone();
+        let message = refusal(config.to_string().as_bytes(), &model.checkpoint());
+        assert!(message.contains(words) && message.contains(key), "{file}, {key} {value}: {message}");
+    }
 }
 
 #[test]
