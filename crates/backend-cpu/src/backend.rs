@@ -8,25 +8,21 @@ use mlxctl_backend::{
 use mlxctl_weights::Tensor;
 
 use crate::activations::Activations;
-use crate::aligned::Aligned;
 use crate::instruction_set::InstructionSet;
 use crate::kernels::attend::{Scores, SeenBlock, Softmax, attend_block};
 use crate::kernels::gate::apply_gate;
 use crate::kernels::layer_norm::layer_norm;
 use crate::kernels::norm::rms_norm;
-use crate::kernels::product::{Product, multiply};
 use crate::kernels::rotate::{Angles, rotate};
-use crate::kernels::widen::{order_activations, units, widen_one_row};
+use crate::kernels::widen::widen_one_row;
 use crate::kv::{KvPool, KvType, Layer};
 use crate::pool::Pool;
+use crate::products::{Inputs, Products};
 use crate::scatter::Scatter;
-use crate::weight::{Linear, Matrix, Vector};
+use crate::weight::{Linear, Vector};
 
 /// Grows with every change of a kernel that changes bits.
 const KERNEL_REVISION: u32 = 2;
-
-/// Multiplications below which a task is not worth another thread.
-const SMALLEST_TASK: usize = 16 << 10;
 
 /// Elements below which an element-wise operation stays on one thread, and of which a task takes so many.
 const ELEMENTS_A_TASK: usize = 8 << 10;
@@ -39,13 +35,19 @@ pub struct CpuBackend {
     pool: Pool,
     instruction_set: InstructionSet,
     kv_type: KvType,
+    inputs: Inputs,
 }
 
 impl CpuBackend {
     /// A backend on `threads` threads, the calling one among them, with the best instructions this processor has and
     /// keys and values kept as f32.
     pub fn new(threads: NonZeroUsize) -> Self {
-        Self { pool: Pool::new(threads), instruction_set: InstructionSet::detect(), kv_type: KvType::default() }
+        Self {
+            pool: Pool::new(threads),
+            instruction_set: InstructionSet::detect(),
+            kv_type: KvType::default(),
+            inputs: Inputs::default(),
+        }
     }
 
     /// The same with keys and values stored as `kv_type`.
@@ -65,6 +67,10 @@ impl CpuBackend {
     /// Threads that compute.
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    fn products(&self) -> Products<'_> {
+        Products { pool: &self.pool, instruction_set: self.instruction_set, inputs: &self.inputs }
     }
 
     /// Runs `task(start, part)` over parts of `data` that are whole multiples of `unit`.
@@ -134,24 +140,38 @@ impl Backend for CpuBackend {
     }
 
     fn linear(&self, x: &Activations, weight: &Linear) -> Result<Activations> {
-        let matrix = &weight.matrix;
-        expect("linear", x.features() == matrix.columns, || {
-            (format!("rows of {} features", matrix.columns), format!("rows of {}", x.features()))
+        check_columns("linear", x, weight)?;
+        let [out] = self.products().linear(x, [weight]);
+        Ok(out)
+    }
+
+    fn qkv(
+        &self,
+        x: &Activations,
+        q: &Linear,
+        k: &Linear,
+        v: &Linear,
+    ) -> Result<(Activations, Activations, Activations)> {
+        for weight in [q, k, v] {
+            check_columns("qkv", x, weight)?;
+        }
+        Ok(self.products().linear(x, [q, k, v]).into())
+    }
+
+    fn gated_mlp(
+        &self,
+        x: &Activations,
+        gate: &Linear,
+        up: &Linear,
+        down: &Linear,
+        activation: Activation,
+    ) -> Result<Activations> {
+        check_columns("gated_mlp", x, gate)?;
+        check_columns("gated_mlp", x, up)?;
+        expect("gated_mlp", gate.matrix.rows == up.matrix.rows, || {
+            (format!("{} outputs of up, as of gate", gate.matrix.rows), format!("{}", up.matrix.rows))
         })?;
-        let mut out = vec![0.0; x.rows() * matrix.rows];
-        let mut prepared = Aligned::default();
-        let data = prepare(x.data(), matrix, &mut prepared);
-        let scatter = Scatter::new(&mut out);
-        let work = x.rows().max(1) * matrix.columns.max(1);
-        // Four tasks a thread even out what else the machine does; a multiple of 16 outputs fills cache lines.
-        let share = matrix.rows.div_ceil(4 * self.pool.threads()).max(SMALLEST_TASK.div_ceil(work));
-        let share = share.next_multiple_of(16);
-        self.pool.run(matrix.rows.div_ceil(share), &|index| {
-            let outputs = index * share..((index + 1) * share).min(matrix.rows);
-            let bias = weight.bias.as_deref();
-            multiply(self.instruction_set, &Product { x: data, matrix, bias, outputs, out: &scatter });
-        });
-        Ok(Activations::new(out, matrix.rows))
+        self.linear(&self.products().gated(x, gate, up, activation), down)
     }
 
     fn rms_norm(&self, x: &Activations, weight: &Vector, epsilon: f32) -> Result<Activations> {
@@ -343,15 +363,11 @@ impl CpuBackend {
     }
 }
 
-/// Activations as the products with a matrix read them: at the start of a cache line and in the matrix's order.
-fn prepare<'a>(x: &[f32], matrix: &Matrix, out: &'a mut Aligned) -> &'a [f32] {
-    let out = out.numbers(x.len());
-    if units(matrix) {
-        order_activations(x, out);
-    } else {
-        out.copy_from_slice(x);
-    }
-    out
+fn check_columns(operation: &'static str, x: &Activations, weight: &Linear) -> Result<()> {
+    let columns = weight.matrix.columns;
+    expect(operation, x.features() == columns, || {
+        (format!("rows of {columns} features"), format!("rows of {}", x.features()))
+    })
 }
 
 /// Key and value features of a head, once everything fits together.

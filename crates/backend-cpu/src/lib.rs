@@ -19,6 +19,7 @@ mod instruction_set;
 mod kernels;
 mod kv;
 mod pool;
+mod products;
 mod scatter;
 mod weight;
 

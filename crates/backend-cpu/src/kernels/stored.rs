@@ -18,14 +18,11 @@ use std::marker::PhantomData;
 
 use mlxctl_weights::Dtype;
 
-use super::lanes::Lanes;
-use super::widen::{UNIT, widen};
+use super::lanes::{Kernel, Lanes};
+use super::widen::UNIT;
 
 /// Groups whose scales and biases are widened at a time.
 const GROUPS: usize = 16;
-
-/// Sums of `W` rows of weights with `R` rows of activations.
-pub(crate) type Sums<L, const W: usize, const R: usize> = [[L; R]; W];
 
 /// A plain type of stored weights.
 pub(crate) trait Plain<L> {
@@ -66,33 +63,72 @@ impl<L: Lanes> Plain<L> for F16 {
     }
 }
 
-/// Goes on with `sums` over `chunks` chunks.
-///
-/// # Safety
-/// As for [`Lanes`]; `w` are good for `chunks · P::BYTES` bytes, `x` for `16 · chunks` numbers.
-#[inline(always)]
-pub(crate) unsafe fn plain<L: Lanes, P: Plain<L>, const W: usize, const R: usize>(
-    w: [*const u8; W],
-    x: [*const f32; R],
-    chunks: usize,
-    mut sums: Sums<L, W, R>,
-) -> Sums<L, W, R> {
-    // SAFETY: every pointer stays within what the caller answers for.
-    unsafe {
-        for chunk in 0..chunks {
-            let mut weights = [L::zero(); W];
-            for row in 0..W {
-                weights[row] = P::chunk(w[row].add(chunk * P::BYTES));
-            }
-            for r in 0..R {
-                let x = L::load(x[r].add(chunk * 16));
+/// `W · R` sums, each in lanes.
+type Sums<L, const W: usize, const R: usize> = [[L; R]; W];
+
+/// Sums with plain weights, over whole rows or a run of columns.
+pub(crate) struct PlainTile<'a, P, const W: usize, const R: usize> {
+    /// Good for `chunks · P::BYTES` bytes each.
+    pub(crate) w: [*const u8; W],
+    /// Good for `16 · chunks` numbers each.
+    pub(crate) x: [*const f32; R],
+    pub(crate) chunks: usize,
+    /// Room for `W · R · 16` numbers: the lanes of the sums between runs of columns.
+    pub(crate) kept: *mut f32,
+    pub(crate) is_first: bool,
+    /// Where the sums go after the last run.
+    pub(crate) totals: Option<&'a mut [[f32; R]; W]>,
+    pub(crate) format: PhantomData<P>,
+}
+
+impl<L: Lanes, P: Plain<L>, const W: usize, const R: usize> Kernel<L> for PlainTile<'_, P, W, R> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: every pointer stays within what the fields promise; the instructions are the caller's word.
+        unsafe {
+            let Self { w, x, kept, .. } = self;
+            let mut sums: Sums<L, W, R> = [[L::zero(); R]; W];
+            if !self.is_first {
                 for row in 0..W {
-                    sums[row][r] = weights[row].multiply_add(x, sums[row][r]);
+                    for r in 0..R {
+                        sums[row][r] = L::load(kept.add((row * R + r) * 16));
+                    }
+                }
+            }
+            for chunk in 0..self.chunks {
+                let mut weights = [L::zero(); W];
+                for row in 0..W {
+                    weights[row] = P::chunk(w[row].add(chunk * P::BYTES));
+                }
+                for r in 0..R {
+                    let x = L::load(x[r].add(chunk * 16));
+                    for row in 0..W {
+                        sums[row][r] = weights[row].multiply_add(x, sums[row][r]);
+                    }
+                }
+            }
+            match self.totals {
+                Some(totals) => add_up(sums, totals),
+                None => {
+                    for row in 0..W {
+                        for r in 0..R {
+                            sums[row][r].store(kept.add((row * R + r) * 16));
+                        }
+                    }
                 }
             }
         }
     }
-    sums
+}
+
+#[inline(always)]
+unsafe fn add_up<L: Lanes, const W: usize, const R: usize>(sums: Sums<L, W, R>, totals: &mut [[f32; R]; W]) {
+    for row in 0..W {
+        for r in 0..R {
+            // SAFETY: the caller's word.
+            totals[row][r] = unsafe { sums[row][r].sum() };
+        }
+    }
 }
 
 /// A width of codes.
@@ -151,53 +187,83 @@ pub(crate) struct CodedRow<'a> {
     pub(crate) group_size: usize,
 }
 
-/// Sums over whole rows.
-///
-/// # Safety
-/// As for [`Lanes`]; the rows have one shape, and `x` are good for a row's number of weights.
+/// Widens up to sixteen parameters.
 #[inline(always)]
-pub(crate) unsafe fn coded<L: Lanes, C: Codes<L>, const W: usize, const R: usize>(
-    rows: [CodedRow<'_>; W],
-    x: [*const f32; R],
-) -> Sums<L, W, R> {
-    let CodedRow { dtype, group_size, scales, .. } = rows[0];
-    let size = dtype.size();
-    let groups = scales.len() / size;
-    let units = group_size / UNIT;
-    for row in &rows {
-        assert!(row.codes.len() >= groups * units * C::BYTES, "a row holds the codes of its groups");
+unsafe fn sixteen<L: Lanes>(dtype: Dtype, bytes: &[u8], out: &mut [f32; GROUPS]) {
+    let mut padded = [0; 4 * GROUPS];
+    let mut from = bytes.as_ptr();
+    if bytes.len() < GROUPS * dtype.size() {
+        padded[..bytes.len()].copy_from_slice(bytes);
+        from = padded.as_ptr();
     }
-    // SAFETY: units are counted from the rows' own lengths, checked above; the rest is the caller's word.
+    // SAFETY: sixteen elements lie at `from`; the instructions are the caller's word.
     unsafe {
-        let mut sums = [[L::zero(); R]; W];
-        let mut unit = 0;
-        for first in (0..groups).step_by(GROUPS) {
-            let count = GROUPS.min(groups - first);
+        let lanes = match dtype {
+            Dtype::BF16 => L::widen_bf16(from),
+            Dtype::F16 => L::widen_f16(from),
+            _ => L::load(from.cast()),
+        };
+        lanes.store(out.as_mut_ptr());
+    }
+}
+
+/// Sums with coded weights, over whole rows.
+pub(crate) struct CodedTile<'a, C, const W: usize, const R: usize> {
+    /// All of one shape.
+    pub(crate) rows: [CodedRow<'a>; W],
+    /// Good for a row's number of weights each.
+    pub(crate) x: [*const f32; R],
+    pub(crate) totals: &'a mut [[f32; R]; W],
+    pub(crate) format: PhantomData<C>,
+}
+
+impl<L: Lanes, C: Codes<L>, const W: usize, const R: usize> Kernel<L> for CodedTile<'_, C, W, R> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { rows, x, .. } = self;
+        let CodedRow { dtype, group_size, scales, .. } = rows[0];
+        let size = dtype.size();
+        let groups = scales.len() / size;
+        let units = group_size / UNIT;
+        let mut codes = [rows[0].codes.as_ptr(); W];
+        for row in 0..W {
+            assert!(rows[row].codes.len() >= groups * units * C::BYTES, "a row holds the codes of its groups");
+            codes[row] = rows[row].codes.as_ptr();
+        }
+        // SAFETY: units are counted from the rows' own lengths, checked above; the rest is the caller's word.
+        unsafe {
+            let mut sums: Sums<L, W, R> = [[L::zero(); R]; W];
             let mut scales = [[0.0; GROUPS]; W];
             let mut biases = [[0.0; GROUPS]; W];
-            for row in 0..W {
+            let mut unit = 0;
+            let mut first = 0;
+            while first < groups {
+                let count = GROUPS.min(groups - first);
                 let part = first * size..(first + count) * size;
-                widen(dtype, &rows[row].scales[part.clone()], &mut scales[row][..count]);
-                widen(dtype, &rows[row].biases[part], &mut biases[row][..count]);
-            }
-            for group in 0..count {
-                let mut groups = [C::group(0.0, 0.0); W];
                 for row in 0..W {
-                    groups[row] = C::group(scales[row][group], biases[row][group]);
+                    sixteen::<L>(dtype, &rows[row].scales[part.clone()], &mut scales[row]);
+                    sixteen::<L>(dtype, &rows[row].biases[part.clone()], &mut biases[row]);
                 }
-                for _ in 0..units {
+                for group in 0..count {
+                    let mut groups = [C::group(0.0, 0.0); W];
                     for row in 0..W {
-                        let [a, b] = C::unit(rows[row].codes.as_ptr().add(unit * C::BYTES), groups[row]);
-                        for r in 0..R {
-                            let x = x[r].add(unit * UNIT);
-                            sums[row][r] = a.multiply_add(L::load(x), sums[row][r]);
-                            sums[row][r] = b.multiply_add(L::load(x.add(16)), sums[row][r]);
-                        }
+                        groups[row] = C::group(scales[row][group], biases[row][group]);
                     }
-                    unit += 1;
+                    for _ in 0..units {
+                        for row in 0..W {
+                            let [a, b] = C::unit(codes[row].add(unit * C::BYTES), groups[row]);
+                            for r in 0..R {
+                                let x = x[r].add(unit * UNIT);
+                                sums[row][r] = a.multiply_add(L::load(x), sums[row][r]);
+                                sums[row][r] = b.multiply_add(L::load(x.add(16)), sums[row][r]);
+                            }
+                        }
+                        unit += 1;
+                    }
                 }
+                first += count;
             }
+            add_up(sums, self.totals);
         }
-        sums
     }
 }

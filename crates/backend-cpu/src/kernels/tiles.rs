@@ -12,11 +12,13 @@
 
 #![allow(unsafe_code)]
 
+use std::marker::PhantomData;
+
 use mlxctl_weights::Dtype;
 
 use super::lanes::Lanes;
 use super::product::Product;
-use super::stored::{Bf16, Bits4, Bits8, CodedRow, F16, F32, Sums, coded, plain};
+use super::stored::{Bf16, Bits4, Bits8, CodedRow, CodedTile, F16, F32, Plain, PlainTile};
 use super::widen::widen_row;
 use crate::aligned::Scratch;
 use crate::instruction_set::Fused;
@@ -77,8 +79,9 @@ unsafe fn few<L: Lanes, const W: usize, const R: usize>(product: &Product<'_>) {
         for (index, place) in indices.iter_mut().enumerate() {
             *place = (first + index).min(outputs.end - 1);
         }
+        let mut totals = [[0.0; R]; W];
         // SAFETY: rows of the matrix and of `x` have `columns` numbers; the instructions are the caller's word.
-        let sums = unsafe {
+        unsafe {
             match &matrix.storage {
                 Storage::Dense { data, dtype } => {
                     let size = dtype.size();
@@ -86,31 +89,49 @@ unsafe fn few<L: Lanes, const W: usize, const R: usize>(product: &Product<'_>) {
                     for (w, index) in w.iter_mut().zip(indices) {
                         *w = data[index * columns * size..(index + 1) * columns * size].as_ptr();
                     }
-                    let sums = [[L::zero(); R]; W];
                     match dtype {
-                        Dtype::BF16 => plain::<L, Bf16, W, R>(w, pointers, columns / 16, sums),
-                        Dtype::F16 => plain::<L, F16, W, R>(w, pointers, columns / 16, sums),
-                        _ => plain::<L, F32, W, R>(w, pointers, columns / 16, sums),
+                        Dtype::BF16 => plain::<L, Bf16, W, R>(w, pointers, columns / 16, &mut totals),
+                        Dtype::F16 => plain::<L, F16, W, R>(w, pointers, columns / 16, &mut totals),
+                        _ => plain::<L, F32, W, R>(w, pointers, columns / 16, &mut totals),
                     }
                 }
                 Storage::Affine(affine) => {
-                    let mut coded_rows = [coded_row(affine, columns, first); W];
-                    for (row, index) in coded_rows.iter_mut().zip(indices) {
+                    let mut rows = [coded_row(affine, columns, first); W];
+                    for (row, index) in rows.iter_mut().zip(indices) {
                         *row = coded_row(affine, columns, index);
                     }
-                    match affine.bits {
-                        4 => coded::<L, Bits4<L>, W, R>(coded_rows, pointers),
-                        _ => coded::<L, Bits8<L>, W, R>(coded_rows, pointers),
+                    let totals = &mut totals;
+                    if affine.bits == 4 {
+                        L::run(CodedTile { rows, x: pointers, totals, format: PhantomData::<Bits4<L>> });
+                    } else {
+                        L::run(CodedTile { rows, x: pointers, totals, format: PhantomData::<Bits8<L>> });
                     }
                 }
             }
-        };
-        for (index, sums) in sums.iter().enumerate().take(outputs.end - first) {
-            for (row, sum) in sums.iter().enumerate().take(rows) {
-                // SAFETY: the caller's word.
-                product.store(row, first + index, unsafe { sum.sum() });
+        }
+        for (index, totals) in totals.iter().enumerate().take(outputs.end - first) {
+            for (row, sum) in totals.iter().enumerate().take(rows) {
+                product.store(row, first + index, *sum);
             }
         }
+    }
+}
+
+/// Whole rows of plain weights.
+///
+/// # Safety
+/// As for [`PlainTile`] and [`Lanes`].
+#[inline(always)]
+unsafe fn plain<L: Lanes, P: Plain<L>, const W: usize, const R: usize>(
+    w: [*const u8; W],
+    x: [*const f32; R],
+    chunks: usize,
+    totals: &mut [[f32; R]; W],
+) {
+    let kept = std::ptr::null_mut();
+    // SAFETY: the caller's word; `kept` is used neither in a first nor in a last run.
+    unsafe {
+        L::run(PlainTile { w, x, chunks, kept, is_first: true, totals: Some(totals), format: PhantomData::<P> });
     }
 }
 
@@ -197,25 +218,25 @@ impl Block<'_> {
                     let index = (tile * W + index).min(self.count - 1);
                     *w = self.weights[index * columns + run * 16..(index + 1) * columns].as_ptr().cast();
                 }
+                let mut totals = [[0.0; R]; W];
                 // SAFETY: rows of `x` and of the weights have `columns` numbers, of which `length` chunks are left;
                 // a tile keeps as many sums as `kept` has room for. The instructions are the caller's word.
                 unsafe {
-                    let mut tile_sums: Sums<L, W, R> = [[L::zero(); R]; W];
-                    if run > 0 {
-                        for (index, sums) in tile_sums.iter_mut().enumerate() {
-                            for (r, sum) in sums.iter_mut().enumerate() {
-                                *sum = L::load(kept.as_ptr().add((index * R + r) * 16));
-                            }
-                        }
-                    }
-                    let tile_sums = plain::<L, F32, W, R>(w, x, length, tile_sums);
-                    for (index, sums) in tile_sums.iter().enumerate() {
-                        for (r, sum) in sums.iter().enumerate() {
-                            if !is_last {
-                                sum.store(kept.as_mut_ptr().add((index * R + r) * 16));
-                            } else if tile * W + index < self.count {
-                                self.product.store(row + r, self.first + tile * W + index, sum.sum());
-                            }
+                    L::run(PlainTile {
+                        w,
+                        x,
+                        chunks: length,
+                        kept: kept.as_mut_ptr(),
+                        is_first: run == 0,
+                        totals: is_last.then_some(&mut totals),
+                        format: PhantomData::<F32>,
+                    });
+                }
+                if is_last {
+                    let outputs = self.first + tile * W..(self.first + self.count).min(self.first + tile * W + W);
+                    for (output, totals) in outputs.zip(&totals) {
+                        for (r, sum) in totals.iter().enumerate() {
+                            self.product.store(row + r, output, *sum);
                         }
                     }
                 }

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm256_storeu_ps,
 };
 
-use super::Lanes;
+use super::{Kernel, Lanes};
 
 /// Sixteen f32: lanes 0–7, then 8–15.
 #[derive(Clone, Copy)]
@@ -116,5 +116,15 @@ impl Lanes for Avx2 {
             let low = _mm256_fmadd_ps(_mm256_cvtepi32_ps(eight_bytes(from)), scale.0, bias.0);
             Self(low, _mm256_fmadd_ps(_mm256_cvtepi32_ps(eight_bytes(from.add(8))), scale.1, bias.1))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn run<K: Kernel<Self>>(kernel: K) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn run<K: Kernel<Avx2>>(kernel: K) {
+            unsafe { kernel.run() }
+        }
+        unsafe { run(kernel) }
     }
 }

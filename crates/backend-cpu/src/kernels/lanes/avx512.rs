@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
 };
 
-use super::Lanes;
+use super::{Kernel, Lanes};
 
 /// Sixteen f32 in a register.
 #[derive(Clone, Copy)]
@@ -95,5 +95,15 @@ impl Lanes for Avx512 {
             let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast::<__m128i>()));
             Self(_mm512_fmadd_ps(_mm512_cvtepi32_ps(bytes), scale.0, bias.0))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn run<K: Kernel<Self>>(kernel: K) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")]
+        unsafe fn run<K: Kernel<Avx512>>(kernel: K) {
+            unsafe { kernel.run() }
+        }
+        unsafe { run(kernel) }
     }
 }

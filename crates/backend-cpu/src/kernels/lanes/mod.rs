@@ -44,4 +44,13 @@ pub(crate) trait Lanes: Copy {
 
     /// Sixteen 8-bit codes of one group, 16 bytes.
     unsafe fn codes_8(from: *const u8, scale: Self, bias: Self) -> Self;
+
+    /// Runs a kernel as a function of its own that is compiled with the instructions.
+    unsafe fn run<K: Kernel<Self>>(kernel: K);
+}
+
+/// An innermost loop with its arguments. One function each, so that the compiler gives it all the registers.
+pub(crate) trait Kernel<L: Lanes> {
+    /// The loop; inlined into [`Lanes::run`]. As for every method of [`Lanes`].
+    unsafe fn run(self);
 }
