@@ -30,6 +30,11 @@ impl Scope {
         Self(format!("repository:{repository}:pull,push"))
     }
 
+    /// The same, and to pull from another repository: scopes of one token are separated by spaces.
+    pub(crate) fn and_pull(self, repository: &str) -> Self {
+        Self(format!("{} repository:{repository}:pull", self.0))
+    }
+
     pub(crate) fn delete(repository: &str) -> Self {
         Self(format!("repository:{repository}:pull,delete"))
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
@@ -10,6 +11,7 @@ use mlxctl_artifact::{Descriptor, Digest};
 use mlxctl_content::{self as content, ByteStream};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, action};
 use crate::retry::Attempts;
@@ -34,8 +36,10 @@ pub(crate) async fn fetch(
         return Ok(Box::pin(stream::empty()));
     }
     let (digest, size) = (descriptor.digest, descriptor.size);
-    let mut reading =
-        Reading { transport, request, digest, size, next: range.start, end: range.end, body: None, failures: 0 };
+    // Fails where the semaphore is closed, which it never is.
+    let permit = Arc::clone(&transport.bodies).acquire_owned().await.ok();
+    let (next, end) = (range.start, range.end);
+    let mut reading = Reading { transport, request, digest, size, next, end, body: None, failures: 0, _permit: permit };
     reading.connect().await?;
     Ok(Box::pin(stream::try_unfold(reading, |mut reading| async move {
         Ok(reading.chunk().await?.map(|bytes| (bytes, reading)))
@@ -55,6 +59,7 @@ struct Reading {
     body: Option<Open>,
     /// Failures since the last byte came.
     failures: u32,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// An answer half read, and how many of its bytes lie before those wanted.
@@ -96,6 +101,7 @@ impl Reading {
                     let wanted = (self.end - self.next).min(bytes.len() as u64);
                     self.next += wanted;
                     self.failures = 0;
+                    self.transport.pace.take(wanted).await;
                     return Ok(Some(bytes.slice(..wanted as usize)));
                 }
                 Ok(Some(Err(error))) => Error::of_exchange(action, &error),
@@ -140,6 +146,10 @@ impl Reading {
             // The whole blob, although a part was asked for: the way to it is skipped.
             _ => match length(response.headers()) {
                 Some(found) if found != self.size => Err(Failed::Size { found }),
+                _ if !whole => {
+                    self.transport.ignores_ranges.store(true, Ordering::Relaxed);
+                    Ok(Open { body: Box::pin(response.bytes_stream()), skip: self.next })
+                }
                 _ => Ok(Open { body: Box::pin(response.bytes_stream()), skip: self.next }),
             },
         }

@@ -37,7 +37,8 @@ impl Host {
         {
             return Err(wrong());
         }
-        let tls_is_meant = options.insecure || !options.ca_certificates.is_empty();
+        let tls_is_meant =
+            options.insecure || !options.ca_certificates.is_empty() || options.client_certificate.is_some();
         let http = options.plain_http || (is_loopback(&parsed) && !tls_is_meant);
         // Parsed again with the right scheme, because a URL drops a port that is its scheme's default.
         let scheme = if http { "http" } else { "https" };

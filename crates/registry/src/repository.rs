@@ -1,7 +1,9 @@
 //! A registry, a repository of it, and the content traits over both.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use futures_util::stream;
@@ -35,7 +37,7 @@ impl Registry {
     /// The repository that `reference` names; its registry, tag and digest are not looked at.
     pub fn repository(&self, reference: &Reference) -> RemoteRepository {
         let repository = self.transport.host.repository_name(reference.repository());
-        RemoteRepository { transport: Arc::clone(&self.transport), repository }
+        RemoteRepository { transport: Arc::clone(&self.transport), repository, mounts: Arc::default() }
     }
 }
 
@@ -44,9 +46,18 @@ impl Registry {
 pub struct RemoteRepository {
     pub(crate) transport: Arc<Transport>,
     repository: String,
+    pub(crate) mounts: Arc<BTreeMap<Digest, String>>,
 }
 
 impl RemoteRepository {
+    /// The same, with repositories of this registry that may have blobs which this one lacks: a push mounts from
+    /// there instead of sending bytes. Names are without the registry.
+    pub fn mounting(mut self, neighbours: BTreeMap<Digest, String>) -> Self {
+        let named = neighbours.into_iter().map(|(digest, name)| (digest, self.transport.host.repository_name(&name)));
+        self.mounts = Arc::new(named.filter(|(_, name)| *name != self.repository).collect());
+        self
+    }
+
     /// Registry and repository, for messages.
     pub fn name(&self) -> String {
         format!("{}/{}", self.transport.host.name, self.repository)
@@ -103,6 +114,10 @@ impl Fetch for RemoteRepository {
             });
         }
         Ok(Box::pin(stream::iter([Ok(bytes.slice(range.start as usize..range.end as usize))])))
+    }
+
+    fn lanes(&self) -> usize {
+        if self.transport.ignores_ranges.load(Ordering::Relaxed) { 1 } else { self.transport.connections }
     }
 }
 

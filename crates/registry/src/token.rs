@@ -53,12 +53,12 @@ impl TokenRequest<'_> {
             return Err(Error::Protocol { action: shown, reason });
         }
         let service = self.service.map(|service| ("service", service));
-        let pairs = service.into_iter().chain([("scope", self.scope)]);
         let request = match credential {
             Credential::IdentityToken(token) => {
                 let mut form = Url::parse("http://form/").expect("a constant address parses");
                 form.query_pairs_mut()
-                    .extend_pairs(pairs)
+                    .extend_pairs(service)
+                    .append_pair("scope", self.scope)
                     .append_pair("grant_type", "refresh_token")
                     .append_pair("client_id", CLIENT_ID)
                     .append_pair("refresh_token", token.reveal());
@@ -67,7 +67,8 @@ impl TokenRequest<'_> {
             }
             Credential::Anonymous | Credential::Basic { .. } => {
                 let mut url = self.realm.clone();
-                url.query_pairs_mut().extend_pairs(pairs);
+                let scopes = self.scope.split(' ').map(|scope| ("scope", scope));
+                url.query_pairs_mut().extend_pairs(service.into_iter().chain(scopes));
                 match credential {
                     Credential::Basic { user, password } => client.get(url).basic_auth(user, Some(password.reveal())),
                     _ => client.get(url),

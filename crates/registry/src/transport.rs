@@ -1,23 +1,31 @@
 //! One HTTP exchange with a registry and all that belongs to it: authorization, redirects, time limits, retries.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use mlxctl_content::Observer;
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, WARNING};
 use reqwest::{Body, Client, Method, Response, StatusCode, Url};
+use tokio::sync::Semaphore;
 
 use crate::auth::{AuthRequest, Authenticator, Renewal, Scope};
-use crate::error::{Error, action};
+use crate::error::{Error, action, printable};
 use crate::host::Host;
 use crate::options::{Proxy, RegistryOptions};
+use crate::pace::Pace;
+use crate::policy::UploadPolicy;
 use crate::refusal::refusal;
 use crate::retry::{Attempts, RetryPolicy};
+use crate::sessions::Sessions;
 
 /// The most redirects that one request follows.
 const MAX_REDIRECTS: usize = 5;
+/// The most warnings of a registry that are told.
+const MAX_WARNINGS: usize = 16;
 
 /// A request without a body, or with one small enough to be sent again.
 #[derive(Clone)]
@@ -47,6 +55,16 @@ pub(crate) struct Transport {
     pub(crate) stall_timeout: Duration,
     pub(crate) commit_timeout: Duration,
     pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) connections: usize,
+    /// One permit a body that is being read.
+    pub(crate) bodies: Arc<Semaphore>,
+    /// The registry answers with the whole where a range is asked for.
+    pub(crate) ignores_ranges: AtomicBool,
+    pub(crate) pace: Pace,
+    pub(crate) uploads: UploadPolicy,
+    pub(crate) sessions: Option<Arc<dyn Sessions>>,
+    /// Warnings that were told.
+    warned: Mutex<BTreeSet<String>>,
     client: Client,
     authenticator: Authenticator,
 }
@@ -59,6 +77,13 @@ impl Transport {
             stall_timeout: options.stall_timeout,
             commit_timeout: options.commit_timeout,
             observer: Arc::clone(&options.observer),
+            connections: options.connections.max(1),
+            bodies: Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS))),
+            ignores_ranges: AtomicBool::new(false),
+            pace: Pace::new(options.bytes_per_second),
+            uploads: UploadPolicy::of(host, options.chunk_bytes),
+            sessions: options.sessions.clone(),
+            warned: Mutex::default(),
             client: client(options)?,
             authenticator: Authenticator::new(Arc::clone(&options.credentials), options.retry, options.stall_timeout),
         })
@@ -134,7 +159,29 @@ impl Transport {
         let action = action(&request.method, url);
         let answer = tokio::time::timeout(self.stall_timeout, self.client.execute(sending)).await;
         let answer = answer.map_err(|_| Error::Stalled { action: action.clone(), after: self.stall_timeout })?;
-        Ok((answer.map_err(|error| Error::of_exchange(action, &error))?, shown))
+        let answer = answer.map_err(|error| Error::of_exchange(action, &error))?;
+        self.tell_warnings(&answer, observer);
+        Ok((answer, shown))
+    }
+
+    /// Tells what the registry wants people to know (distribution specification, "Warnings"), each warning once.
+    fn tell_warnings(&self, answer: &Response, observer: &dyn Observer) {
+        if !self.host.is_origin_of(answer.url()) {
+            return;
+        }
+        for value in answer.headers().get_all(WARNING).iter().take(MAX_WARNINGS) {
+            let text = value.to_str().ok().and_then(|text| text.strip_prefix("299 - \"")?.strip_suffix('"'));
+            let Some(text) = text.map(|text| printable(&text.replace("\\\"", "\"").replace("\\\\", "\\"), 300)) else {
+                continue;
+            };
+            let is_news = {
+                let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+                warned.len() < MAX_WARNINGS && warned.insert(text.clone())
+            };
+            if is_news {
+                observer.notice(&format!("{} says: {text}", self.host.name));
+            }
+        }
     }
 
     /// The request as it goes out, and the authorization in it.
@@ -165,8 +212,16 @@ impl Transport {
     }
 
     /// Sends what [`Self::prepare`] made, without a limit of time: uploads watch their own progress.
-    pub(crate) async fn execute(&self, action: &str, sending: reqwest::Request) -> Result<Response, Error> {
-        self.client.execute(sending).await.map_err(|error| Error::of_exchange(action.to_owned(), &error))
+    pub(crate) async fn execute(
+        &self,
+        action: String,
+        sending: reqwest::Request,
+        observer: &dyn Observer,
+    ) -> Result<Response, Error> {
+        let answer = self.client.execute(sending).await;
+        let answer = answer.map_err(|error| Error::of_exchange(action, &error))?;
+        self.tell_warnings(&answer, observer);
+        Ok(answer)
     }
 
     /// Meets the challenge of a 401, so that the request can be sent again.
@@ -271,6 +326,11 @@ fn client(options: &RegistryOptions) -> Result<Client, Error> {
         let what = "a CA file holds no certificate in PEM form ('-----BEGIN CERTIFICATE-----')".to_owned();
         certificates.extend(bundle.ok_or(Error::Options { what })?);
     }
+    let identity = options.client_certificate.as_ref().map(|pem| {
+        let what = "the client's certificate and key are not a certificate and an unencrypted key in PEM form";
+        reqwest::Identity::from_pem(pem).map_err(|_| Error::Options { what: what.to_owned() })
+    });
+    let identity = identity.transpose()?;
     let common = || -> Result<reqwest::ClientBuilder, Error> {
         let builder = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -278,6 +338,10 @@ fn client(options: &RegistryOptions) -> Result<Client, Error> {
             .connect_timeout(options.connect_timeout)
             .tcp_keepalive(Duration::from_secs(30))
             .tls_danger_accept_invalid_certs(options.insecure);
+        let builder = match &identity {
+            Some(identity) => builder.identity(identity.clone()),
+            None => builder,
+        };
         Ok(match &options.proxy {
             Proxy::Direct => builder.no_proxy(),
             Proxy::System => builder,
