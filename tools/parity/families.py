@@ -29,6 +29,13 @@ BITS = {"quantization": {"group_size": 32, "bits": 4}}
 LONG = [1.0, 1.25, 2.0, 3.5, 4.0, 6.0, 8.0, 9.0]
 
 
+def wrapped(model_type, text_type, *changes, without=()):
+    """A model of text and images: the configuration of its text stands under `text_config`."""
+    text, dtype, hub = case(text_type, *changes)
+    return {"model_type": model_type, "text_config": {k: v for k, v in text.items() if k not in without},
+            "vocab_size": text["vocab_size"]}, dtype, hub
+
+
 def case(model_type, *changes, dtype="float32", hub=False):
     config = {"model_type": model_type} | BASE
     for change in changes:
@@ -90,6 +97,11 @@ FAMILIES = {
             "gemma3_text", GEMMA3, {"hidden_size": 40, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
             dtype="bfloat16"),
     },
+    "wrapped": {
+        "gemma3-defaults": wrapped("gemma3", "gemma3_text", GEMMA3, without=(
+            "vocab_size", "num_attention_heads", "num_key_value_heads", "tie_word_embeddings")),
+        "mistral3": wrapped("mistral3", "mistral"),
+    },
     "phi3": {
         "phi3-longrope-partial": case("phi3", {
             "hidden_size": 64, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 32,
@@ -144,13 +156,15 @@ def with_windows(model, config):
 
 def shapes(config, hub):
     """Names and shapes of mlx-lm's parameters, with the experts taken apart where `hub` is set."""
+    config = json.loads(json.dumps(config))
+    tied = config.get("text_config", config).get("tie_word_embeddings", config["model_type"] == "gemma3")
     plain = {key: value for key, value in config.items() if key != "quantization"}
     model_class, args_class = _get_classes(plain)
     model = model_class(args_class.from_dict(plain))
     result = {}
     for name, value in sorted(tree_flatten(model.parameters())):
         shape = list(value.shape)
-        if name == "lm_head.weight" and config["tie_word_embeddings"]:
+        if name.endswith("lm_head.weight") and tied:
             continue
         if hub and ".switch_mlp." in name:
             rename = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
@@ -188,7 +202,7 @@ def golden(family, build, forward, quantized):
         if "quantization" in config:
             weights = quantized(config, weights)
         tokens = [(7 * i * i + 3 * i + seed) % config["vocab_size"] for i in range(TOKENS)]
-        logits = forward(with_windows(build(config, weights), config), tokens)[ROWS]
+        logits = forward(with_windows(build(json.loads(json.dumps(config)), weights), config), tokens)[ROWS]
         cases.append({"name": name, "config": config, "dtype": dtype, "seed": seed, "tokens": tokens, "rows": ROWS,
                       "tensors": named, "logits": [[float(f"{x:.8g}") for x in row] for row in logits]})
     return cases

@@ -10,8 +10,12 @@ use crate::Error;
 /// Most bytes of a config.json; the longest of real models have some ten thousand.
 const MAX_CONFIG_BYTES: usize = 4 << 20;
 
-/// A parsed config.json.
-pub(crate) struct Config(Value);
+/// A parsed config.json, or an object of it that is a configuration of its own.
+pub(crate) struct Config {
+    whole: Value,
+    /// Path of the object, with its full stop; empty for a whole file.
+    prefix: &'static str,
+}
 
 /// The fields of an object in config.json, and the path that leads to it.
 #[derive(Clone, Copy)]
@@ -26,7 +30,24 @@ impl Config {
     pub(crate) fn fields(&self) -> Fields<'_> {
         // `Fields::parse` lets objects through alone; an empty one stands in for the case that cannot be.
         static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
-        Fields { object: self.0.as_object().unwrap_or(&EMPTY), whole: &self.0, prefix: "" }
+        Fields { object: self.whole.as_object().unwrap_or(&EMPTY), whole: &self.whole, prefix: self.prefix }
+    }
+
+    /// The object under `text_config` as a configuration of its own: fields of `inherited` come from the whole file
+    /// where the object lacks them, those of `defaults` where both do.
+    pub(crate) fn text_part(&self, inherited: &[&str], defaults: &[(&str, Value)]) -> Result<Self, Error> {
+        let fields = self.fields();
+        let Some(text) = fields.optional_object("text_config", "text_config.")? else {
+            return Err(fields.wrong("text_config", "an object"));
+        };
+        let mut object = text.object.clone();
+        let from_whole = inherited.iter().filter_map(|key| Some((*key, fields.value(key)?.clone())));
+        for (key, value) in from_whole.chain(defaults.iter().cloned()) {
+            if object.get(key).is_none_or(Value::is_null) {
+                object.insert(key.to_owned(), value);
+            }
+        }
+        Ok(Self { whole: Value::Object(object), prefix: "text_config." })
     }
 }
 
@@ -42,7 +63,7 @@ impl<'a> Fields<'a> {
         if !value.is_object() {
             return Err(Error::NotConfig { reason: format!("expected an object, found {}", excerpt(&value)) });
         }
-        Ok(Config(value))
+        Ok(Config { whole: value, prefix: "" })
     }
 
     /// The whole of config.json.

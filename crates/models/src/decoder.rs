@@ -52,12 +52,13 @@ impl<B: Backend> Decoder<B> {
             layers.push(Layer::load(&mut mount, &shape, index)?);
         }
         let norm = Norm::load(&mut mount, "model.norm", shape.hidden, (shape.norm, shape.epsilon))?;
-        let tied = shape.tied.unwrap_or_else(|| !checkpoint.contains("lm_head.weight"));
+        let tied = shape.tied.unwrap_or_else(|| !mount.contains("lm_head.weight"));
         shape.tied = Some(tied);
         let head = if tied { None } else { Some(mount.linear("lm_head", shape.vocabulary, shape.hidden, false)?) };
         // Exporters of old wrote the rotary frequencies, and some write the head although it is the embedding.
+        let head_name = mount.name("lm_head.");
         let totals =
-            mount.finish(|name| name.ends_with("rotary_emb.inv_freq") || (tied && name.starts_with("lm_head.")))?;
+            mount.finish(|name| name.ends_with("rotary_emb.inv_freq") || (tied && name.starts_with(&head_name)))?;
         Ok(Box::new(Self { shape, totals, embedding, layers, norm, head }))
     }
 }

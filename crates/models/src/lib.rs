@@ -27,6 +27,7 @@ mod rope;
 mod shape;
 mod smollm3;
 mod starcoder2;
+mod wrapped;
 
 pub use error::Error;
 pub use model::{Details, Model, families, load};

@@ -9,11 +9,13 @@ use mlxctl_weights::{Checkpoint, QuantizationConfig, Tensor};
 
 use crate::Error;
 use crate::config::Fields;
+use crate::wrapped::Naming;
 
 /// Mounts the modules of one model.
 pub(crate) struct Mount<'a, B> {
     backend: &'a B,
     checkpoint: &'a Checkpoint,
+    naming: Naming,
     quantization: QuantizationConfig,
     used: BTreeSet<String>,
     totals: Totals,
@@ -34,6 +36,7 @@ impl<'a, B: Backend> Mount<'a, B> {
         Ok(Self {
             backend,
             checkpoint,
+            naming: Naming::of(|name| checkpoint.contains(name)),
             quantization: QuantizationConfig::from_config(fields.whole())?,
             used: BTreeSet::new(),
             totals: Totals::default(),
@@ -87,13 +90,19 @@ impl<'a, B: Backend> Mount<'a, B> {
             .collect()
     }
 
-    /// Whether the checkpoint has a tensor called `name`.
+    /// The name in the files of what the family calls `name`.
+    pub(crate) fn name(&self, name: &str) -> String {
+        self.naming.name(name)
+    }
+
+    /// Whether the checkpoint has a tensor that the family calls `name`.
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.checkpoint.contains(name)
+        self.checkpoint.contains(&self.naming.name(name))
     }
 
     /// The weight of the module at `path`, `[outer…, columns]`, as the file holds it.
     fn weight(&mut self, path: &str, outer: &[usize], columns: usize) -> Result<LinearWeight, Error> {
+        let path = &self.naming.name(path);
         let name = |part: &str| format!("{path}.{part}");
         let shape = |width: usize| [outer, &[width]].concat();
         let (weight, weight_type) = match self.quantization.for_module(path, columns, self.checkpoint)? {
@@ -146,6 +155,7 @@ impl<'a, B: Backend> Mount<'a, B> {
 
     /// Ends the mounting: a tensor that was not used and that `is_spare` does not excuse is an error.
     pub(crate) fn finish(mut self, is_spare: impl Fn(&str) -> bool) -> Result<Totals, Error> {
+        let is_spare = |name: &str| is_spare(name) || self.naming.leaves_out(name);
         let mut unused = self.checkpoint.names().filter(|name| !self.used.contains(*name) && !is_spare(name));
         let examples: Vec<String> = unused.by_ref().take(3).map(|name| format!("{name:?}")).collect();
         if !examples.is_empty() {
@@ -158,8 +168,9 @@ impl<'a, B: Backend> Mount<'a, B> {
     }
 
     fn float_vector(&mut self, name: &str, length: usize) -> Result<Tensor, Error> {
-        let tensor = self.checkpoint.require_float(name, &[length])?.clone();
-        self.take(name, &tensor);
+        let name = self.naming.name(name);
+        let tensor = self.checkpoint.require_float(&name, &[length])?.clone();
+        self.take(&name, &tensor);
         self.totals.parameters += length as u64;
         Ok(tensor)
     }

@@ -235,6 +235,28 @@ fn leftovers_of_exporters_are_passed_over() {
 }
 
 #[test]
+fn what_sees_images_is_left_alone_where_the_model_has_it() {
+    let cases = family_cases();
+    let (_, wrapped) = cases.iter().find(|(name, _)| name == "wrapped").unwrap();
+    let model = TinyModel::golden(&wrapped[0]);
+    let mut tensors = model.tensors();
+    let copy = tensors[0].1.clone();
+    tensors.push(("vision_tower.blocks.0.weight".to_owned(), copy.clone()));
+    let checkpoint = Checkpoint::from_files(vec![("model.safetensors".to_owned(), file(&tensors))]).unwrap();
+    assert!(load(&backend(1), &model.config_json(), &checkpoint).is_ok());
+    let mut config = model.config.clone();
+    config["text_config"]["hidden_size"] = json!(-1);
+    let message = refusal(config.to_string().as_bytes(), &checkpoint);
+    assert!(message.contains("`text_config.hidden_size`"), "{message}");
+    config["text_config"] = json!(3);
+    let message = refusal(config.to_string().as_bytes(), &checkpoint);
+    assert!(message.contains("`text_config`: expected an object, found 3"), "{message}");
+    let plain = altered(|tensors| tensors.push(("vision_tower.blocks.0.weight".to_owned(), copy)));
+    let message = refusal(&TinyModel::qwen3().config_json(), &plain);
+    assert!(message.contains("vision_tower.blocks.0.weight"), "{message}");
+}
+
+#[test]
 fn whether_the_head_is_tied_is_seen_from_the_weights_where_the_configuration_is_silent() {
     for tied in [true, false] {
         let mut model = TinyModel::qwen3();
