@@ -4,7 +4,7 @@ use mlxctl_weights::{Affine, Dtype, MatrixView, Mode, Quantization, Tensor, quan
 
 use super::{Promises, assert_close, assert_same_bits, misaligned, numbers, tensor, values, widen};
 use crate::conformance::elementwise::activate;
-use crate::{Activation, Backend, LinearWeight};
+use crate::{Activation, Backend, Expert, LinearWeight, Routes};
 
 /// A weight and its exact values, `[out, columns]`.
 struct Weight {
@@ -30,6 +30,54 @@ pub(super) fn check<B: Backend>(backend: &B, promises: Promises) {
         }
     }
     composed(backend, promises);
+    experts(backend, promises);
+}
+
+/// Three experts over five rows: one takes none, one row goes to none, one row to two.
+fn experts<B: Backend>(backend: &B, promises: Promises) {
+    let (rows, hidden, inner) = (5, 24, 40);
+    let taken: [&[(usize, f32)]; 3] = [&[(0, 0.25), (2, 1.5)], &[], &[(1, 0.5), (2, -0.75), (4, 1.0)]];
+    let weights: Vec<[Weight; 3]> = (0..3)
+        .map(|index| {
+            [(inner, hidden, 0), (inner, hidden, 1), (hidden, inner, 2)]
+                .map(|(out, columns, part)| dense(Dtype::F32, out, columns, 700 + 3 * index + part))
+        })
+        .collect();
+    let mounted: Vec<_> = weights
+        .iter()
+        .map(|weights| {
+            let [gate, up, down] =
+                [0, 1, 2].map(|part: usize| backend.mount_linear(weights[part].stored.clone(), None).unwrap());
+            Expert { gate, up, down }
+        })
+        .collect();
+    let x = numbers(720, rows * hidden);
+    let mut expected = vec![0.0; rows * hidden];
+    for (weights, taken) in weights.iter().zip(taken) {
+        for &(row, share) in taken {
+            let product = |x: &[f64], weight: &Weight| -> Vec<f64> {
+                weight.exact.chunks(weight.columns).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect()
+            };
+            let own = widen(&x[row * hidden..][..hidden]);
+            let gates = product(&own, &weights[0]).into_iter().map(|gate| activate(Activation::Silu, gate));
+            let inner: Vec<f64> = gates.zip(product(&own, &weights[1])).map(|(gate, up)| gate * up).collect();
+            for (sum, answer) in expected[row * hidden..].iter_mut().zip(product(&inner, &weights[2])) {
+                *sum += f64::from(share) * answer;
+            }
+        }
+    }
+    let run = |x: &[f32], by_expert: Vec<Vec<(usize, f32)>>| {
+        let routes = Routes { rows: x.len() / hidden, features: hidden, by_expert };
+        let x = backend.from_host(x, hidden).unwrap();
+        backend.to_host(&backend.experts(&x, &mounted, &routes, Activation::Silu).unwrap()).unwrap()
+    };
+    let found = run(&x, taken.map(<[_]>::to_vec).to_vec());
+    assert_close("experts", &found, &expected, promises);
+    assert!(found[3 * hidden..4 * hidden].iter().all(|value| *value == 0.0), "a row without an expert is 0");
+    if promises.batch_invariant {
+        let alone = run(&x[2 * hidden..3 * hidden], vec![vec![(0, 1.5)], vec![], vec![(0, -0.75)]]);
+        assert_same_bits("experts", &alone, &found[2 * hidden..3 * hidden]);
+    }
 }
 
 fn dense(dtype: Dtype, out: usize, columns: usize, seed: u64) -> Weight {
