@@ -7,7 +7,8 @@
 //! number of threads.
 //!
 //! Inner loops live in `kernels/`, one idea a file, written so that the compiler vectorises them; each is compiled
-//! once for the baseline of the target and once for what the processor may have more ([`InstructionSet`]).
+//! once for the baseline of the target and once for what the processor may have more ([`InstructionSet`]). The
+//! products of linear layers are written in intrinsics besides; `docs/kernels.md` has their layouts and figures.
 
 // The bodies of kernels must be inlined into the functions that have the instructions.
 #![allow(clippy::inline_always)]

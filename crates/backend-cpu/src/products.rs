@@ -61,19 +61,20 @@ impl Products<'_> {
         let mut inputs = self.inputs.0.lock().unwrap_or_else(PoisonError::into_inner);
         let prepared = Prepared::new(x, &weights, &mut inputs);
         let mut out = weights.map(|weight| vec![0.0; x.rows() * weight.matrix.rows]);
-        let scatters = out.each_mut().map(|out| Scatter::new(out));
         let share = self.share(x, weights.iter().map(|weight| weight.matrix.rows).sum());
         let tasks = weights.map(|weight| weight.matrix.rows.div_ceil(share));
-        self.pool.run(tasks.iter().sum(), &|mut index| {
-            for ((weight, out), tasks) in weights.iter().zip(&scatters).zip(tasks) {
-                if index < tasks {
-                    let outputs = part(index, share, weight.matrix.rows);
-                    return self.multiply(&prepared, weight, outputs, out);
+        {
+            let scatters = out.each_mut().map(|out| Scatter::new(out));
+            self.pool.run(tasks.iter().sum(), &|mut index| {
+                for ((weight, out), tasks) in weights.iter().zip(&scatters).zip(tasks) {
+                    if index < tasks {
+                        let outputs = part(index, share, weight.matrix.rows);
+                        return self.multiply(&prepared, weight, outputs, out);
+                    }
+                    index -= tasks;
                 }
-                index -= tasks;
-            }
-        });
-        drop(scatters);
+            });
+        }
         let mut widths = weights.iter().map(|weight| weight.matrix.rows);
         out.map(|out| Activations::new(out, widths.next().unwrap_or(0)))
     }

@@ -74,6 +74,8 @@ pub(crate) fn multiply(instruction_set: InstructionSet, product: &Product<'_>) {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use bytes::Bytes;
     use mlxctl_weights::Dtype;
     use proptest::prelude::*;

@@ -13,6 +13,8 @@
 //! ```
 
 #![allow(unsafe_code)]
+// Loops over the indices of a tile become registers; iterators over its arrays did not.
+#![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
 
