@@ -22,6 +22,11 @@ use crate::token::TokenRequest;
 pub(crate) struct Scope(String);
 
 impl Scope {
+    /// To be known, and nothing more.
+    pub(crate) fn none() -> Self {
+        Self(String::new())
+    }
+
     pub(crate) fn pull(repository: &str) -> Self {
         Self(format!("repository:{repository}:pull"))
     }
@@ -67,6 +72,11 @@ impl Authenticator {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an authorization was asked for and made.
+    pub(crate) fn holds(&self, scope: &Scope) -> bool {
+        self.state().held.contains_key(scope)
     }
 
     /// The header for a request, or none as long as the registry has not asked for one.

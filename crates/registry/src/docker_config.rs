@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use crate::credentials::{Credential, Credentials, Secret};
 use crate::error::{Error, printable};
-use crate::helper;
+use crate::helper::{self, Helpers};
 
 /// The largest `config.json` that is read.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -49,6 +50,109 @@ impl DockerConfig {
     }
 }
 
+/// Where a credential is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keeper {
+    /// In a helper's store, by the name of its program.
+    Helper(String),
+    /// In Docker's configuration, readable by its owner alone and not encrypted.
+    File(PathBuf),
+}
+
+impl DockerConfig {
+    fn helpers(&self) -> Helpers<'_> {
+        Helpers { folders: self.helper_path.as_deref(), limit: self.helper_timeout }
+    }
+
+    /// Keeps a credential as Docker does: in the helper that is configured for the registry, else in the file. What
+    /// else the file holds stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`].
+    pub async fn store(&self, registry: &str, credential: &Credential) -> Result<Keeper, Error> {
+        let wrong = |reason: String| Error::Credentials { registry: registry.to_owned(), reason };
+        let config = read(&self.path).map_err(wrong)?;
+        if let Some(name) = config.helper(registry) {
+            helper::store(name, server(registry), credential, self.helpers()).await.map_err(wrong)?;
+            // Docker leaves an empty entry, by which it lists its logins.
+            self.write(registry, Some(serde_json::json!({}))).map_err(wrong)?;
+            return Ok(Keeper::Helper(format!("docker-credential-{name}")));
+        }
+        let entry = match credential {
+            Credential::Basic { user, password } => {
+                serde_json::json!({"auth": STANDARD.encode(format!("{user}:{}", password.reveal()))})
+            }
+            Credential::IdentityToken(token) => {
+                serde_json::json!({"auth": STANDARD.encode("00000000-0000-0000-0000-000000000000:"), "identitytoken": token.reveal()})
+            }
+            Credential::Anonymous => return Err(wrong("there is nothing to keep".to_owned())),
+        };
+        self.write(registry, Some(entry)).map_err(wrong)?;
+        Ok(Keeper::File(self.path.clone()))
+    }
+
+    /// Forgets what is kept for a registry, in the helper and in the file; whether there was something.
+    ///
+    /// # Errors
+    /// [`Error::Credentials`].
+    pub async fn erase(&self, registry: &str) -> Result<bool, Error> {
+        let wrong = |reason: String| Error::Credentials { registry: registry.to_owned(), reason };
+        let config = read(&self.path).map_err(wrong)?;
+        let mut erased = false;
+        if let Some(name) = config.helper(registry) {
+            erased = helper::erase(name, server(registry), self.helpers()).await.map_err(wrong)?;
+        }
+        Ok(self.write(registry, None).map_err(wrong)? || erased)
+    }
+
+    /// Replaces the entry of a registry; whether there was one. The file is replaced in one step.
+    fn write(&self, registry: &str, entry: Option<serde_json::Value>) -> Result<bool, String> {
+        // A link leads to where its owner keeps the file.
+        let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let named = |error: std::io::Error| format!("{}: {error}", path.display());
+        let mut document = match std::fs::read(&path) {
+            Ok(content) if !content.trim_ascii().is_empty() => serde_json::from_slice(&content)
+                .map_err(|_| format!("{}: not the shape of Docker's config.json", path.display()))?,
+            Ok(_) => serde_json::json!({}),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => serde_json::json!({}),
+            Err(error) => return Err(named(error)),
+        };
+        let shape = || format!("{}: not the shape of Docker's config.json", path.display());
+        let auths = document.as_object_mut().ok_or_else(shape)?.entry("auths").or_insert_with(|| serde_json::json!({}));
+        let auths = auths.as_object_mut().ok_or_else(shape)?;
+        let before = auths.len();
+        auths.retain(|key, _| !is_key_of(key, registry));
+        let was_there = auths.len() < before;
+        match entry {
+            Some(entry) => drop(auths.insert(server(registry).to_owned(), entry)),
+            None if !was_there => return Ok(false),
+            None => {}
+        }
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(named)?;
+        let fresh = path.with_extension(format!("json.{}", std::process::id()));
+        let text = serde_json::to_string_pretty(&document).map_err(|error| error.to_string())? + "\n";
+        let mut options = std::fs::OpenOptions::new();
+        let written = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh);
+        written.and_then(|mut file| file.write_all(text.as_bytes())).map_err(named)?;
+        std::fs::rename(&fresh, &path).map_err(named)?;
+        Ok(was_there)
+    }
+}
+
+/// The name by which helpers and the file know a registry.
+fn server(registry: &str) -> &str {
+    if registry == "docker.io" { DOCKER_HUB_KEY } else { registry }
+}
+
+impl Config {
+    /// The helper that keeps a registry's credentials.
+    fn helper(&self, registry: &str) -> Option<&str> {
+        let named = self.cred_helpers.iter().find(|(key, _)| is_key_of(key, registry)).map(|(_, helper)| helper);
+        named.or(self.creds_store.as_ref()).map(String::as_str).filter(|name| !name.is_empty())
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Config {
@@ -73,13 +177,9 @@ impl Credentials for DockerConfig {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || read(&path));
         let config = read.await.map_err(|error| wrong(error.to_string()))?.map_err(wrong)?;
-        let named = config.cred_helpers.iter().find(|(key, _)| is_key_of(key, registry)).map(|(_, helper)| helper);
-        let helper = named.or(config.creds_store.as_ref()).filter(|name| !name.is_empty());
-        if let Some(name) = helper {
-            let server = if registry == "docker.io" { DOCKER_HUB_KEY } else { registry };
-            if let Some(found) =
-                helper::ask(name, server, self.helper_path.as_deref(), self.helper_timeout).await.map_err(wrong)?
-            {
+        if let Some(name) = config.helper(registry) {
+            let found = helper::ask(name, server(registry), self.helpers()).await.map_err(wrong)?;
+            if let Some(found) = found {
                 return Ok(found);
             }
         }
@@ -246,6 +346,56 @@ mod tests {
         check("echo hunter2; echo hunter2 >&2; exit 3", "failed").await;
         check("echo hunter2", "no credential").await;
         check("yes hunter2", "more than 64 KiB").await;
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_is_found_and_erased_and_the_rest_of_the_file_stays() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("real/config.json"), folder.path().join("config.json"));
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        std::fs::write(
+            &path,
+            r#"{"auths":{"a.io":{"auth":"YTpi"},"https://index.docker.io/v1/":{}},"currentContext":"x"}"#,
+        )
+        .unwrap();
+        let config = DockerConfig::new(&link);
+        assert_eq!(config.store("r.io", &basic("ada", "s:cret")).await.unwrap(), Keeper::File(link.clone()));
+        assert_eq!(config.for_registry("r.io").await.unwrap(), basic("ada", "s:cret"));
+        let token = Credential::IdentityToken(Secret::new("t"));
+        config.store("docker.io", &token).await.unwrap();
+        assert_eq!(config.for_registry("docker.io").await.unwrap(), token);
+        assert_eq!(config.for_registry("a.io").await.unwrap(), basic("a", "b"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert!(config.erase("docker.io").await.unwrap() && !config.erase("docker.io").await.unwrap());
+        assert!(config.erase("r.io").await.unwrap());
+        let left: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(left, serde_json::json!({"auths": {"a.io": {"auth": "YTpi"}}, "currentContext": "x"}));
+    }
+
+    #[tokio::test]
+    async fn a_helper_keeps_what_is_stored_and_the_file_does_not() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("docker-credential-test");
+        let kept = folder.path().join("kept");
+        let script = format!(
+            "#!/bin/sh\ncase $1 in store) cat > {0};; erase) rm {0};; get) cat {0} 2>/dev/null || {{ echo credentials not found in native keychain; exit 1; }};; esac\n",
+            kept.display()
+        );
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, r#"{"credsStore":"test"}"#).unwrap();
+        let config = DockerConfig::new(&path).with_helper_path(format!("{}:/usr/bin:/bin", folder.path().display()));
+        let keeper = config.store("r.io", &basic("ada", "hunter2")).await.unwrap();
+        assert_eq!(keeper, Keeper::Helper("docker-credential-test".to_owned()));
+        assert_eq!(config.for_registry("r.io").await.unwrap(), basic("ada", "hunter2"));
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("hunter2"));
+        assert!(config.erase("r.io").await.unwrap());
+        assert_eq!(config.for_registry("r.io").await.unwrap(), Credential::Anonymous);
     }
 
     #[tokio::test(start_paused = true)]

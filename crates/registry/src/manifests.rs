@@ -153,7 +153,7 @@ impl RemoteRepository {
         descriptor: &Descriptor,
         body: Bytes,
         observer: &dyn Observer,
-    ) -> Result<(), content::Error> {
+    ) -> Result<HeaderMap, content::Error> {
         Self::check_name(name)?;
         let wrong = |_| content::Error::Refused {
             message: format!("'{}' is not the media type of a manifest", printable(&descriptor.media_type, 120)),
@@ -165,7 +165,8 @@ impl RemoteRepository {
         request.body = body;
         let stored = [StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED];
         let response = self.transport.send(&request, observer, &stored).await?;
-        Ok(check_digest(&action, response.headers(), &descriptor.digest)?)
+        check_digest(&action, response.headers(), &descriptor.digest)?;
+        Ok(response.headers().clone())
     }
 
     /// Every tag, page by page.
@@ -252,7 +253,7 @@ fn is_tag(text: &str) -> bool {
 }
 
 /// The address in `Link: <…>; rel="next"` (RFC 8288).
-fn next_page(headers: &HeaderMap, from: &Url) -> Option<Url> {
+pub(crate) fn next_page(headers: &HeaderMap, from: &Url) -> Option<Url> {
     let text = headers.get(LINK)?.to_str().ok()?;
     let (target, parameters) = text.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = parameters.split(';').any(|parameter| matches!(parameter.trim(), "rel=\"next\"" | "rel=next"));

@@ -34,11 +34,33 @@ impl Registry {
         Ok(Self { transport: Arc::new(Transport::new(host, options)?) })
     }
 
+    /// Shows the registry the credentials it is opened with, and nothing else.
+    ///
+    /// # Errors
+    /// Its refusal, or the failure to reach it.
+    pub async fn check_login(&self) -> Result<Login, Error> {
+        let url =
+            self.transport.host.base.join("v2/").map_err(|_| Error::Host { host: self.transport.host.name.clone() })?;
+        let request = Request::new(Method::GET, url.clone(), Scope::none());
+        let observer = Arc::clone(&self.transport.observer);
+        self.transport.send(&request, &*observer, &[StatusCode::OK]).await?;
+        Ok(if self.transport.has_shown(&request.scope) { Login::Accepted } else { Login::NotAsked })
+    }
+
     /// The repository that `reference` names; its registry, tag and digest are not looked at.
     pub fn repository(&self, reference: &Reference) -> RemoteRepository {
         let repository = self.transport.host.repository_name(reference.repository());
         RemoteRepository { transport: Arc::clone(&self.transport), repository, mounts: Arc::default() }
     }
+}
+
+/// What a registry does with credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Login {
+    /// It asked for them and took them.
+    Accepted,
+    /// It answers everyone, so that nothing was checked.
+    NotAsked,
 }
 
 /// A repository of a remote registry. Cloning it is cheap.
@@ -140,7 +162,9 @@ impl Push for RemoteRepository {
             return upload(self, descriptor, source, observer).await;
         }
         let bytes = read_all(source, descriptor, MAX_MANIFEST_BYTES).await?;
-        self.put_manifest(&descriptor.digest.to_string(), descriptor, bytes, observer).await?;
+        let name = descriptor.digest.to_string();
+        let stored = self.put_manifest(&name, descriptor, bytes.clone(), observer).await?;
+        self.list_referrer(descriptor, &bytes, &stored, observer).await?;
         observer.moved(descriptor, descriptor.size as i64);
         Ok(())
     }
@@ -158,7 +182,7 @@ impl Tag for RemoteRepository {
     /// Registries tag by taking the manifest's bytes once more, under the tag.
     async fn tag(&self, descriptor: &Descriptor, tag: &str) -> Result<(), ContentError> {
         let (_, bytes) = self.read_manifest(&descriptor.digest.to_string()).await?;
-        self.put_manifest(tag, descriptor, bytes, &*self.transport.observer).await
+        self.put_manifest(tag, descriptor, bytes, &*self.transport.observer).await.map(drop)
     }
 }
 

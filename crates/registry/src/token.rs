@@ -58,7 +58,7 @@ impl TokenRequest<'_> {
                 let mut form = Url::parse("http://form/").expect("a constant address parses");
                 form.query_pairs_mut()
                     .extend_pairs(service)
-                    .append_pair("scope", self.scope)
+                    .extend_pairs((!self.scope.is_empty()).then_some(("scope", self.scope)))
                     .append_pair("grant_type", "refresh_token")
                     .append_pair("client_id", CLIENT_ID)
                     .append_pair("refresh_token", token.reveal());
@@ -67,7 +67,7 @@ impl TokenRequest<'_> {
             }
             Credential::Anonymous | Credential::Basic { .. } => {
                 let mut url = self.realm.clone();
-                let scopes = self.scope.split(' ').map(|scope| ("scope", scope));
+                let scopes = self.scope.split_whitespace().map(|scope| ("scope", scope));
                 url.query_pairs_mut().extend_pairs(service.into_iter().chain(scopes));
                 match credential {
                     Credential::Basic { user, password } => client.get(url).basic_auth(user, Some(password.reveal())),

@@ -89,6 +89,11 @@ impl Transport {
         })
     }
 
+    /// Whether the registry asked who we are for this scope, and was answered.
+    pub(crate) fn has_shown(&self, scope: &Scope) -> bool {
+        self.authenticator.holds(scope)
+    }
+
     /// Sends a request, again and again within the policy, until an answer comes that `accept`s.
     pub(crate) async fn send(
         &self,
