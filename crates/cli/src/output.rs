@@ -1,6 +1,8 @@
 //! What `--json` prints: each shape has a JSON Schema in `schemas/`, held true by a test.
 
-use mlxctl_artifact::ModelLayer;
+use std::collections::BTreeMap;
+
+use mlxctl_artifact::{Descriptor, ModelLayer, media_type};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -112,6 +114,77 @@ pub(crate) struct Collected {
     pub(crate) dry_run: bool,
 }
 
+/// `inspect --json`: an artifact at a registry.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Inspected {
+    /// Its name there.
+    pub(crate) name: String,
+    /// The digest of its manifest.
+    pub(crate) digest: String,
+    /// The type of its manifest.
+    pub(crate) media_type: String,
+    /// What it is, where it says so.
+    pub(crate) artifact_type: Option<String>,
+    /// Bytes of the manifest and all its parts.
+    pub(crate) size: u64,
+    /// Configuration and layers, or the manifests of an index.
+    pub(crate) parts: Vec<Part>,
+    /// The configuration, where it is JSON.
+    pub(crate) config: Option<serde_json::Value>,
+}
+
+/// What a manifest or an index lists.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Part {
+    /// The path of its file within the model, where it has one.
+    pub(crate) path: Option<String>,
+    /// The digest of its content.
+    pub(crate) digest: String,
+    /// Bytes of its content.
+    pub(crate) size: u64,
+    /// The type of its content.
+    pub(crate) media_type: String,
+}
+
+impl Part {
+    pub(crate) fn of(descriptor: &Descriptor) -> Self {
+        let annotations = &descriptor.annotations;
+        Self {
+            path: annotations.get(media_type::FILEPATH).or_else(|| annotations.get(media_type::TITLE)).cloned(),
+            digest: descriptor.digest.to_string(),
+            size: descriptor.size,
+            media_type: descriptor.media_type.clone(),
+        }
+    }
+}
+
+/// An entry of `referrers --json`: a manifest about the artifact.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Referring {
+    /// The digest of the manifest.
+    pub(crate) digest: String,
+    /// Its bytes.
+    pub(crate) size: u64,
+    /// What it is.
+    pub(crate) artifact_type: Option<String>,
+    /// What it says of itself.
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+impl Referring {
+    pub(crate) fn of(descriptor: &Descriptor) -> Self {
+        Self {
+            digest: descriptor.digest.to_string(),
+            size: descriptor.size,
+            artifact_type: descriptor.artifact_type.clone(),
+            annotations: descriptor.annotations.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -132,6 +205,9 @@ mod tests {
             ("show", schema_for!(Shown)),
             ("verify", schema_for!(Vec<Finding>)),
             ("gc", schema_for!(Collected)),
+            ("inspect", schema_for!(Inspected)),
+            ("tags", schema_for!(Vec<String>)),
+            ("referrers", schema_for!(Vec<Referring>)),
         ] {
             let path = folder.join(format!("{name}.schema.json"));
             let made = serde_json::to_string_pretty(&schema).unwrap() + "\n";

@@ -1,9 +1,11 @@
 //! `mlxctl push`: an artifact goes from the store to a registry.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mlxctl_artifact::Reference;
+use mlxctl_artifact::{Digest, Reference};
 use mlxctl_content::{CopyOptions, Tag as _, copy};
+use mlxctl_store::Store;
 
 use crate::context::{Context, block_on};
 use crate::failure::Failure;
@@ -32,6 +34,24 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     context.printer.result(pinned)
 }
 
+/// The most names that are looked through for blobs to mount.
+const MAX_NEIGHBOURS: usize = 1000;
+
+/// Blobs that other repositories of the target's registry should have, because they were pulled from there or pushed
+/// to them under these names.
+fn neighbours(store: &Store, target: &Reference) -> BTreeMap<Digest, String> {
+    let mut found = BTreeMap::new();
+    for (name, descriptor) in store.tags().unwrap_or_default().into_iter().take(MAX_NEIGHBOURS) {
+        if name.registry() != target.registry() || name.repository() == target.repository() {
+            continue;
+        }
+        // What cannot be read is no help, and no harm.
+        let Ok((_, manifest)) = store.manifest(&descriptor) else { continue };
+        found.extend(manifest.blobs().map(|blob| (blob.digest, name.repository().to_owned())));
+    }
+    found
+}
+
 /// Pushes and gives the pinned reference of what is at the registry now.
 pub(crate) fn push(
     context: &Context,
@@ -48,7 +68,7 @@ pub(crate) fn push(
     let _in_use = store.lease(&[root.digest])?;
     let observer = Arc::new(Transfers::new(&context.printer));
     let source = store.repository(&name.name())?;
-    let remote = remote::repository(context, args, &target, observer.clone())?;
+    let remote = remote::repository(context, args, &target, observer.clone())?.mounting(neighbours(&store, &target));
     let options = CopyOptions { jobs: args.jobs.into() };
     block_on(async {
         copy(&source, &remote, &root, options, &*observer).await?;
