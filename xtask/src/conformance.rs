@@ -1,5 +1,6 @@
 //! The distribution specification's own conformance suite, run against the embedded registry: a Go program that its
-//! project publishes, built once and kept.
+//! project publishes, built once and kept. It stands apart from `cargo xtask test`, because its module has no tagged
+//! version, and a module proxy need not have what is not tagged.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
