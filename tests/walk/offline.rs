@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use mlxctl_testkit::programs::{Home, workspace};
 use mlxctl_testkit::registry::skopeo;
-use mlxctl_tests::{PEBBLE, RECIPE, blobs, copy_folder, create_pebble};
+use mlxctl_tests::{PEBBLE, RECIPE, blobs, copy_folder, create_pebble, pebble_in};
 
 fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap()
@@ -146,4 +146,34 @@ fn packing_leaves_what_is_no_layout_alone() {
     assert!(said.contains("holds other files"), "{said}");
     let (code, said) = home.fail(&["pack", "absent:1", "-o", "x.tar"]);
     assert!(code == 1 && said.contains("absent:1"), "{said}");
+}
+
+#[test]
+fn differences_are_told_from_the_recipe_down_to_the_tensor() {
+    let home = Home::default();
+    let digest = create_pebble(&home);
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = pebble_in(folder.path());
+    let text = fs::read_to_string(&recipe).unwrap() + "\nlabels: {x: y}\n";
+    fs::write(&recipe, text.replace("version: 1.0.0", "version: 1.0.1")).unwrap();
+    let weights = folder.path().join("weights/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    home.run(&["create", "--quiet", "-f", &recipe.display().to_string()]);
+    let found = json(&home.run(&["diff", "--json", PEBBLE, "pebble:1.0.1"]));
+    assert_eq!((&found["same"], &found["a"]["digest"]), (&false.into(), &digest.as_str().into()));
+    let recipe: Vec<&str> =
+        found["recipe"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();
+    assert_eq!(recipe, ["version"]);
+    assert_eq!(found["config"][0]["path"], "descriptor.version");
+    let layers: Vec<&str> =
+        found["layers"].as_array().unwrap().iter().map(|one| one["path"].as_str().unwrap()).collect();
+    assert!(layers.contains(&"model.safetensors") && layers.contains(&"modelspec.json"), "{layers:?}");
+    let tensors = found["tensors"].as_array().unwrap();
+    assert!(found["equal_tensors"].as_u64().unwrap() > 5);
+    assert!(tensors.len() == 1 && tensors[0]["a"] == tensors[0]["b"], "{tensors:?}");
+    let said = home.run(&["diff", PEBBLE, "pebble:1.0.1"]);
+    assert!(said.contains("other values"), "{said}");
+    assert!(home.run(&["diff", PEBBLE, PEBBLE]).contains("are the same"));
 }

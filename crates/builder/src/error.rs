@@ -25,6 +25,14 @@ pub enum Error {
         /// What the person can do.
         hint: Option<&'static str>,
     },
+    /// The lock file cannot be used.
+    #[error("{path}: {reason}")]
+    Lock {
+        /// The lock file.
+        path: String,
+        /// What was expected and what was found.
+        reason: String,
+    },
     /// The recipe names something elsewhere that was not brought here.
     #[error("{key}: {what} is not on this machine")]
     Absent {
@@ -63,7 +71,7 @@ pub enum Error {
 impl Error {
     /// Whether the recipe or the call has to change, rather than the machine or the model's files.
     pub fn is_recipes_fault(&self) -> bool {
-        matches!(self, Self::NotYet { .. } | Self::Unfit { .. } | Self::Absent { .. })
+        matches!(self, Self::NotYet { .. } | Self::Unfit { .. } | Self::Absent { .. } | Self::Lock { .. })
             || matches!(self, Self::Path { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
     }
 

@@ -12,6 +12,7 @@ mod companions;
 mod config;
 mod convert;
 mod error;
+mod lock;
 mod loose;
 mod materials;
 mod mixed;
@@ -26,6 +27,7 @@ use mlxctl_modelspec::ModelSpec;
 use mlxctl_store::Store;
 
 pub use error::Error;
+pub use lock::{Lock, LockedFile, LockedRepository, MAX_LOCK_BYTES};
 pub use loose::pack_files;
 pub use materials::{HubFolder, Materials, Needs, takes_hub_file};
 

@@ -82,6 +82,13 @@ impl From<mlxctl_layout::Error> for Failure {
     }
 }
 
+impl From<mlxctl_hub::Error> for Failure {
+    fn from(error: mlxctl_hub::Error) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        Self { hint, ..Self::new(error.to_string()) }
+    }
+}
+
 impl From<mlxctl_registry::Error> for Failure {
     fn from(error: mlxctl_registry::Error) -> Self {
         mlxctl_content::Error::from(error).into()

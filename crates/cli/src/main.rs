@@ -13,6 +13,7 @@ mod packed;
 mod printer;
 mod progress;
 mod remote;
+mod sources;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ enum Command {
     Rm(commands::rm::Args),
     Gc(commands::gc::Args),
     Verify(commands::verify::Args),
+    Diff(commands::diff::Args),
     Push(commands::push::Args),
     Pull(commands::pull::Args),
     Inspect(commands::inspect::Args),
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Command::Rm(args) => commands::rm::run(&context, &args),
         Command::Gc(args) => commands::gc::run(&context, &args),
         Command::Verify(args) => commands::verify::run(&context, &args),
+        Command::Diff(args) => commands::diff::run(&context, &args),
         Command::Push(args) => commands::push::run(&context, &args),
         Command::Pull(args) => commands::pull::run(&context, &args),
         Command::Inspect(args) => commands::inspect::run(&context, &args),

@@ -103,6 +103,80 @@ impl Finding {
     }
 }
 
+/// `diff --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Differences {
+    /// The one artifact.
+    pub(crate) a: Side,
+    /// The other.
+    pub(crate) b: Side,
+    /// Whether they have one digest.
+    pub(crate) same: bool,
+    /// Values of the resolved recipes that differ.
+    pub(crate) recipe: Vec<Change>,
+    /// Values of the configurations that differ, the layers' digests aside.
+    pub(crate) config: Vec<Change>,
+    /// Layers that differ.
+    pub(crate) layers: Vec<LayerChange>,
+    /// Tensors that differ.
+    pub(crate) tensors: Vec<TensorChange>,
+    /// How many tensors are equal: name, type, shape and bytes.
+    pub(crate) equal_tensors: usize,
+}
+
+/// One of two artifacts.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Side {
+    /// The name that was asked for.
+    pub(crate) name: String,
+    /// The digest of its manifest.
+    pub(crate) digest: String,
+}
+
+/// A value of a document; a side that does not have it has none.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Change {
+    /// Keys, joined by dots.
+    pub(crate) path: String,
+    /// The one's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) a: Option<serde_json::Value>,
+    /// The other's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) b: Option<serde_json::Value>,
+}
+
+/// A layer that differs; a side that does not have it has null.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct LayerChange {
+    /// The path of its file within the model.
+    pub(crate) path: String,
+    /// The one's.
+    pub(crate) a: Option<Layer>,
+    /// The other's.
+    pub(crate) b: Option<Layer>,
+}
+
+/// A tensor that differs; a side that does not have it has null. Where both are alike, the values differ.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct TensorChange {
+    /// Its name; that of an adapter with the folder in front.
+    pub(crate) name: String,
+    /// The one's.
+    pub(crate) a: Option<TensorShape>,
+    /// The other's.
+    pub(crate) b: Option<TensorShape>,
+}
+
+/// What a tensor is.
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct TensorShape {
+    /// Its type, as safetensors names it.
+    pub(crate) dtype: String,
+    /// Its dimensions.
+    pub(crate) shape: Vec<usize>,
+}
+
 /// `gc --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Collected {
@@ -205,6 +279,7 @@ mod tests {
             ("show", schema_for!(Shown)),
             ("verify", schema_for!(Vec<Finding>)),
             ("gc", schema_for!(Collected)),
+            ("diff", schema_for!(Differences)),
             ("inspect", schema_for!(Inspected)),
             ("tags", schema_for!(Vec<String>)),
             ("referrers", schema_for!(Vec<Referring>)),

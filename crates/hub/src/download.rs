@@ -98,6 +98,23 @@ impl Hub {
         Ok((cached.snapshot(commit), fetched))
     }
 
+    /// The folder of a commit, where the cache holds all these files just as they were: nothing is sent.
+    pub async fn held(&self, repository: &str, commit: &str, files: &[Fetched]) -> Result<Option<PathBuf>, Error> {
+        if !is_commit(commit) {
+            return Ok(None);
+        }
+        let folder = Cached::of(self, repository)?.snapshot(commit);
+        for file in files {
+            let path = folder.join(file.path.as_str());
+            let wanted =
+                HubFile { path: file.path.clone(), size: file.size, sha256: Some(file.sha256), oid: String::new() };
+            if blocking(move || hash_if_present(&path, &wanted)).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(folder))
+    }
+
     async fn file(
         &self,
         repository: &str,

@@ -76,6 +76,12 @@ async fn a_revision_is_pinned_listed_over_pages_and_fetched_into_the_hubs_own_ca
     let sent = bench.server.with(|state| state.sent);
     bench.fetch(&hub).await.unwrap();
     assert_eq!(bench.server.with(|state| state.sent), sent, "a second fetch moves nothing");
+    let asked = bench.server.with(|state| state.seen.len());
+    assert_eq!(hub.held(REPOSITORY, &bench.commit, &fetched).await.unwrap(), Some(folder));
+    let mut other = fetched.clone();
+    other[0].sha256 = Digest::sha256_of(b"other");
+    assert_eq!(hub.held(REPOSITORY, &bench.commit, &other).await.unwrap(), None);
+    assert_eq!(bench.server.with(|state| state.seen.len()), asked, "nothing is sent");
 }
 
 #[tokio::test]

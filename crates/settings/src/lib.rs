@@ -79,6 +79,51 @@ pub struct Settings {
     pub docker_config: Option<PathBuf>,
     /// Threads of the CPU backend; the machine's cores where nothing is said.
     pub threads: Option<usize>,
+    /// The hub that recipes name.
+    pub hub: HubSettings,
+}
+
+/// How to reach the hub.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HubSettings {
+    /// Its address.
+    pub endpoint: String,
+    /// The folder of its own tools: their token, and the cache unless it lies elsewhere. `None` without a home.
+    pub home: Option<PathBuf>,
+    /// The cache.
+    pub cache: Option<PathBuf>,
+    token: Option<String>,
+}
+
+impl std::fmt::Debug for HubSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HubSettings")
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HubSettings {
+    fn resolve(environment: &Environment, user_home: Option<&PathBuf>) -> Result<Self, Error> {
+        let text = |variable| environment.text(variable);
+        let home = text(&variables::HF_HOME)?.map(PathBuf::from);
+        let home = home.or_else(|| user_home.map(|home| home.join(".cache").join("huggingface")));
+        let cache = text(&variables::HF_HUB_CACHE)?.map(PathBuf::from);
+        Ok(Self {
+            endpoint: text(&variables::HF_ENDPOINT)?.unwrap_or_else(|| "https://huggingface.co".to_owned()),
+            cache: cache.or_else(|| home.as_ref().map(|home| home.join("hub"))),
+            token: text(&variables::HF_TOKEN)?,
+            home,
+        })
+    }
+
+    /// The token: the environment's, else the one that the hub's own tools keep.
+    pub fn token(&self) -> Option<String> {
+        let kept = || std::fs::read_to_string(self.home.as_ref()?.join("token")).ok();
+        let token = self.token.clone().or_else(kept)?;
+        Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+    }
 }
 
 impl Settings {
@@ -95,8 +140,10 @@ impl Settings {
             None => ConfigFile::read_if_present(&home.join("config.yaml"))?,
         };
         let docker_folder = environment.text(&variables::DOCKER_CONFIG)?.map(PathBuf::from);
+        let hub = HubSettings::resolve(environment, user_home.as_ref())?;
         let docker_folder = docker_folder.or_else(|| user_home.map(|home| home.join(".docker")));
         Ok(Self {
+            hub,
             host: flags
                 .host
                 .or(environment.text(&variables::MLX_HOST)?)
@@ -152,6 +199,25 @@ mod tests {
         assert_eq!(port(None, &[]), 1);
         assert_eq!(port(None, &[("MLX_PORT", "2")]), 2);
         assert_eq!(port(Some(3), &[("MLX_PORT", "2")]), 3);
+    }
+
+    #[test]
+    fn the_hub_is_reached_as_its_own_tools_reach_it() {
+        let home = tempfile::tempdir().unwrap();
+        let at = home.path().to_str().unwrap();
+        let hub = |pairs: &[(&str, &str)]| {
+            let pairs = [&[("HOME", at), ("MLXCTL_HOME", at)], pairs].concat();
+            Settings::resolve(Flags::default(), &environment(&pairs)).unwrap().hub
+        };
+        let plain = hub(&[]);
+        assert_eq!(plain.endpoint, "https://huggingface.co");
+        assert_eq!(plain.cache, Some(home.path().join(".cache/huggingface/hub")));
+        assert_eq!(plain.token(), None);
+        std::fs::write(home.path().join("token"), "hf_kept\n").unwrap();
+        assert_eq!(hub(&[("HF_HOME", at)]).token().as_deref(), Some("hf_kept"));
+        let set = hub(&[("HF_HOME", at), ("HF_TOKEN", "hf_set"), ("HF_HUB_CACHE", "/c"), ("HF_ENDPOINT", "http://h")]);
+        assert_eq!((set.token().as_deref(), set.cache.as_deref()), (Some("hf_set"), Some("/c".as_ref())));
+        assert!(!format!("{set:?}").contains("hf_set"));
     }
 
     #[test]

@@ -25,5 +25,9 @@ variables! {
     MLXCTL_LOG: "The filter of log lines, for example `info` or `mlxserve=debug`; default `info`.";
     MLXCTL_THREADS: "Threads of the CPU backend; default: the machine's cores.";
     DOCKER_CONFIG: "The folder of Docker's `config.json` with registry credentials; default `~/.docker`.";
+    HF_ENDPOINT: "The hub that `from.hf` is fetched from; default `https://huggingface.co`.";
+    HF_TOKEN: "The token of the hub, for private and gated repositories; default: what `HF_HOME/token` holds.";
+    HF_HOME: "The folder of the hub's own tools, with their token and cache; default `~/.cache/huggingface`.";
+    HF_HUB_CACHE: "The hub's cache; default `HF_HOME/hub`.";
     HOME: "The user's home folder.";
 }

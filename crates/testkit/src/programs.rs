@@ -98,6 +98,9 @@ fn clean(command: &mut Command) -> &mut Command {
     for variable in ["MLXCTL_HOME", "MLX_HOST", "MLX_PORT", "MLXCTL_REGISTRY", "MLXCTL_LOG", "MLXCTL_THREADS"] {
         command.env_remove(variable);
     }
+    for variable in ["HF_ENDPOINT", "HF_TOKEN", "HF_HOME", "HF_HUB_CACHE"] {
+        command.env_remove(variable);
+    }
     for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
         command.env_remove(variable);
     }

@@ -4,13 +4,14 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use mlxctl_artifact::Reference;
-use mlxctl_builder::{BuildOptions, build};
+use mlxctl_builder::{BuildOptions, build_with};
 use mlxctl_modelspec::ModelSpec;
 
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::{Created, Layer};
 use crate::progress::Build;
+use crate::sources::{Pinning, Sources};
 
 /// Build a recipe into the store and print NAME:TAG@DIGEST.
 ///
@@ -25,9 +26,13 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "ModelSpec.yaml")]
     file: PathBuf,
 
-    /// Refuse to build from anything that ModelSpec.lock does not pin.
+    /// Refuse to build from anything that ModelSpec.lock does not pin, or that is not what it pins.
     #[arg(long)]
     locked: bool,
+
+    /// Look up branches, tags and artifacts anew, and write ModelSpec.lock.
+    #[arg(long, conflicts_with = "locked")]
+    update: bool,
 
     /// Push the artifact there once it is built.
     #[arg(long, value_name = "REF")]
@@ -43,15 +48,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
     let spec = read_recipe(&args.file)?;
-    // A folder's bytes are their own pin, so there is nothing that a lock file could hold against them.
-    let _ = args.locked;
     let name = local_name(&spec, args.name.as_ref())?;
     let store = context.store()?;
     let progress = Build::new(&context.printer);
     let folder = args.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let threads = context.settings.threads.and_then(NonZeroUsize::new);
     let threads = threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
-    let built = build(&spec, &store, &BuildOptions { folder, threads, progress: &progress })?;
+    let pinning = if args.locked { Pinning::Locked } else { Pinning::Kept { update: args.update } };
+    let materials =
+        Sources { context, flags: &args.remote, store: &store, recipe: &args.file }.bring(&spec, pinning)?;
+    let built = build_with(&spec, &materials, &store, &BuildOptions { folder, threads, progress: &progress })?;
     progress.finish();
     store.tag(&name, &built.manifest)?;
     if let Some(target) = &args.push {

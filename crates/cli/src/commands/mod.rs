@@ -2,6 +2,7 @@
 
 pub(crate) mod convert;
 pub(crate) mod create;
+pub(crate) mod diff;
 pub(crate) mod gc;
 pub(crate) mod import;
 pub(crate) mod inspect;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use mlxctl_artifact::Reference;
+use mlxctl_artifact::{Descriptor, Reference};
 use mlxctl_content::{CopyOptions, Resolve as _, copy};
+use mlxctl_store::Store;
 
 use crate::context::{Context, block_on};
 use crate::failure::Failure;
@@ -29,17 +30,30 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
-    let reference = remote::reference(context, &args.name)?;
-    let local = args.local.as_ref().unwrap_or(&reference);
-    if args.local.is_some() && local.digest().is_some() {
+    let store = context.store()?;
+    let root = pull(context, &args.remote, &store, &args.name, args.local.as_ref())?;
+    packed::raw(context, &store, &root)?;
+    context.printer.result(root.digest)
+}
+
+/// Pulls an artifact and keeps it under `local`, or under its own name.
+pub(crate) fn pull(
+    context: &Context,
+    flags: &remote::Flags,
+    store: &Store,
+    name: &Reference,
+    local: Option<&Reference>,
+) -> Result<Descriptor, Failure> {
+    let reference = remote::reference(context, name)?;
+    if let Some(local) = local.filter(|local| local.digest().is_some()) {
         return Err(Failure::wrong(format!("{local}: a name cannot hold a digest")));
     }
-    let store = context.store()?;
+    let local = local.unwrap_or(&reference);
     let observer = Arc::new(Transfers::new(&context.printer));
-    let source = remote::repository(context, &args.remote, &reference, observer.clone())?;
+    let source = remote::repository(context, flags, &reference, observer.clone())?;
     let target = store.repository(&local.name())?;
-    let options = CopyOptions { jobs: args.remote.jobs.into() };
-    let root = block_on(async {
+    let options = CopyOptions { jobs: flags.jobs.into() };
+    block_on(async {
         let wanted =
             reference.digest().map_or_else(|| reference.tag_or_latest().to_owned(), |digest| digest.to_string());
         let root = source.resolve(&wanted).await?;
@@ -49,7 +63,5 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<(), Failure> {
         let kept = if is_pinned { local.clone() } else { local.with_tag(local.tag_or_latest())? };
         store.tag(&kept, &root)?;
         Ok(root)
-    })?;
-    packed::raw(context, &store, &root)?;
-    context.printer.result(root.digest)
+    })
 }
