@@ -1,10 +1,11 @@
-//! The project's own tasks: `cargo xtask demo | test | conformance | bench | mlx | schemas`.
+//! The project's own tasks: `cargo xtask demo | test | conformance | bench | fuzz | mlx | schemas`.
 //!
 //! It uses the standard library alone, so that it is built in a second on a machine that has nothing yet.
 
 mod bench;
 mod conformance;
 mod demo;
+mod fuzz;
 mod mlx;
 mod schemas;
 mod steps;
@@ -20,6 +21,7 @@ usage: cargo xtask TASK
   test         run every check and test, installing what they need
   conformance  run the distribution specification's own suite against the embedded registry
   bench        measure speed and memory beside a peer on the same work, and print the ratios
+  fuzz         feed everything that parses foreign bytes, for MINUTES a target (nightly compiler)
   mlx          fetch a prebuilt MLX, build the MLX backend and run its parity test
   schemas      write the generated schemas and references anew";
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         "test" => test::run(&rest),
         "bench" => bench::run(&rest),
         "conformance" => conformance::run_task(),
+        "fuzz" => fuzz::run(&rest),
         "mlx" => mlx::run(&rest),
         "schemas" => schemas::run(),
         _ => {
