@@ -172,7 +172,9 @@ mod tests {
         check(&|found| found.repositories.clear(), "tiny@main is pinned, and the recipe");
         check(&|found| *found.artifacts.values_mut().next().unwrap() = Digest::sha256_of(b""), "is pinned");
         check(
-            &|found| drop(found.artifacts.insert("b:1".parse().unwrap(), Digest::sha256_of(b""))),
+            &|found| {
+                found.artifacts.insert("b:1".parse().unwrap(), Digest::sha256_of(b""));
+            },
             "b:1 is not pinned",
         );
         check(&|found| repository(found, &|it| it.commit = "d".repeat(40)), "is commit ddd");
@@ -180,7 +182,11 @@ mod tests {
         check(&|found| repository(found, &|it| it.files.get_mut("config.json").unwrap().size = 3), "(3 bytes), and");
         let other = LockedFile { size: 0, sha256: Digest::sha256_of(b"") };
         check(
-            &|found| repository(found, &|it| drop(it.files.insert("a".to_owned(), other.clone()))),
+            &|found| {
+                repository(found, &|it| {
+                    it.files.insert("a".to_owned(), other.clone());
+                });
+            },
             "a of org/tiny@main is not",
         );
     }
