@@ -1,10 +1,12 @@
-//! The project's own tasks: `cargo xtask demo | test | conformance | bench | mlx | schemas`.
+//! The project's own tasks: `cargo xtask demo | test | conformance | faults | bench | fuzz | mlx | schemas`.
 //!
 //! It uses the standard library alone, so that it is built in a second on a machine that has nothing yet.
 
 mod bench;
 mod conformance;
 mod demo;
+mod faults;
+mod fuzz;
 mod mlx;
 mod schemas;
 mod steps;
@@ -19,7 +21,9 @@ usage: cargo xtask TASK
   demo         build the programs and walk once from a recipe to an answer pinned by digest
   test         run every check and test, installing what they need
   conformance  run the distribution specification's own suite against the embedded registry
+  faults       push and pull through a registry that misbehaves, a thousand times
   bench        measure speed and memory beside a peer on the same work, and print the ratios
+  fuzz         feed everything that parses foreign bytes, for MINUTES a target (nightly compiler)
   mlx          fetch a prebuilt MLX, build the MLX backend and run its parity test
   schemas      write the generated schemas and references anew";
 
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
         "test" => test::run(&rest),
         "bench" => bench::run(&rest),
         "conformance" => conformance::run_task(),
+        "fuzz" => fuzz::run(&rest),
+        "faults" => faults::run(&rest),
         "mlx" => mlx::run(&rest),
         "schemas" => schemas::run(),
         _ => {

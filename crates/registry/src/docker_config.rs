@@ -242,6 +242,15 @@ fn read(path: &Path) -> Result<Config, String> {
     })
 }
 
+/// Reads a configuration and every entry of it; no helper is run.
+pub(crate) fn examine(bytes: &[u8]) {
+    let Ok(config) = serde_json::from_slice::<Config>(bytes) else { return };
+    for (key, entry) in &config.auths {
+        let _ = (is_key_of(key, "docker.io"), entry.credential());
+    }
+    let _ = config.helper("docker.io");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

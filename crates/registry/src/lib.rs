@@ -14,6 +14,8 @@ mod credentials;
 mod docker_config;
 mod error;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod helper;
 mod host;
 mod manifests;

@@ -24,6 +24,8 @@ use crate::sessions::Sessions;
 
 /// The most redirects that one request follows.
 const MAX_REDIRECTS: usize = 5;
+/// How often one request gets a new authorization: others may have used the last one up.
+const MAX_RENEWALS: usize = 3;
 /// The most warnings of a registry that are told.
 const MAX_WARNINGS: usize = 16;
 
@@ -119,7 +121,7 @@ impl Transport {
     ) -> Result<Response, Error> {
         let mut url = request.url.clone();
         let mut redirects = 0;
-        let mut renewed = false;
+        let mut renewals = 0;
         loop {
             let exchange = self.exchange(request, &url, Body::from(request.body.clone()), observer);
             let (response, shown) = exchange.await?;
@@ -128,8 +130,8 @@ impl Transport {
                 return Ok(response);
             }
             let action = action(&request.method, &url);
-            if status == StatusCode::UNAUTHORIZED && !renewed && self.host.is_origin_of(&url) {
-                renewed = true;
+            if status == StatusCode::UNAUTHORIZED && renewals < MAX_RENEWALS && self.host.is_origin_of(&url) {
+                renewals += 1;
                 self.renew(request, action, response, shown.as_ref(), observer).await?;
                 continue;
             }
