@@ -1,9 +1,13 @@
-//! Seals: the stamps of blobs that were hashed and have reached the disk. A blob whose stamp is that of its seal need
-//! not be hashed again. One thread a store syncs and seals in the background, so that no transfer waits for the disk.
+//! Seals: the stamps of blobs that were hashed. A blob whose stamp is that of its seal need not be hashed again.
+//!
+//! A seal comes in two steps, so that no transfer and no program's end waits for the disk. At once it is written for
+//! the running system alone: what was hashed is in the system's cache, and only a crash of the system could lose it,
+//! so the seal names the system's boot and is not believed after the next one. When nothing has come for a while, one
+//! thread a store syncs the blob and writes the seal that lasts.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,11 +22,27 @@ use crate::{Error, file, lock};
 /// trace. A seal is written only after the tick has passed.
 const CLOCK_TICK: Duration = Duration::from_millis(20);
 const MAX_SEAL_BYTES: u64 = 4096;
+/// Blobs are synced when none has come for this long: most programs have ended by then, and the system writes what
+/// they left in its own time.
+const QUIET: Duration = Duration::from_secs(2);
 
 #[derive(Serialize, Deserialize)]
 struct Seal {
+    /// 1 where the blob was synced, 2 where the seal holds until the system's next boot.
     version: u32,
     stamp: Stamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
+}
+
+/// The identity of the system's boot, where the system tells.
+fn boot() -> Option<&'static str> {
+    static BOOT: OnceLock<Option<String>> = OnceLock::new();
+    let read = || {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+    };
+    BOOT.get_or_init(read).as_deref()
 }
 
 /// The stamp that the blob had when it was hashed; `None` where it has no seal, or one that cannot be read: such a
@@ -30,7 +50,12 @@ struct Seal {
 pub(crate) fn read(layout: &Layout, digest: &Digest) -> Option<Stamp> {
     let content = file::read(&layout.seal(digest), MAX_SEAL_BYTES).ok()??;
     let seal: Seal = serde_json::from_slice(&content).ok()?;
-    (seal.version == 1).then_some(seal.stamp)
+    let holds = match seal.version {
+        1 => true,
+        2 => seal.boot.is_some() && seal.boot.as_deref() == boot(),
+        _ => false,
+    };
+    holds.then_some(seal.stamp)
 }
 
 /// Takes the seal of a blob away.
@@ -38,23 +63,43 @@ pub(crate) fn remove(layout: &Layout, digest: &Digest) -> Result<(), Error> {
     file::remove(&layout.seal(digest)).map(drop)
 }
 
-/// Syncs a blob that was hashed when it had this stamp, and seals it if it still has.
-fn seal(layout: &Layout, digest: &Digest, hashed: Stamp) -> Result<(), Error> {
+/// How long a seal lasts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    /// The blob was not synced.
+    UntilBoot,
+    /// It was.
+    ForGood,
+}
+
+/// Seals a blob that was hashed when it had this stamp, if it still has; whether a seal stands now.
+fn seal(layout: &Layout, digest: &Digest, hashed: Stamp, lasts: Lasts) -> Result<bool, Error> {
+    let boot = match lasts {
+        Lasts::ForGood => None,
+        Lasts::UntilBoot => match boot() {
+            Some(boot) => Some(boot.to_owned()),
+            None => return Ok(false),
+        },
+    };
     let path = layout.blob(digest);
-    let Some(blob) = file::open(&path)? else { return Ok(()) };
-    blob.sync_all().map_err(Error::io("sync", &path))?;
-    file::sync_folder(&layout.blobs(digest.algorithm()))?;
+    let Some(blob) = file::open(&path)? else { return Ok(true) };
+    if lasts == Lasts::ForGood {
+        blob.sync_all().map_err(Error::io("sync", &path))?;
+        file::sync_folder(&layout.blobs(digest.algorithm()))?;
+    }
     if let Some(wait) = CLOCK_TICK.checked_sub(hashed.age()) {
         thread::sleep(wait);
     }
     // The collector must not take the blob away between the look and the seal.
     let _collector_waits: File = lock::shared(&layout.lock())?;
     if Stamp::of(&blob, &path)? != hashed {
-        return Ok(());
+        return Ok(true);
     }
-    let content = serde_json::to_vec(&Seal { version: 1, stamp: hashed }).map_err(|e| Error::document(&path, e))?;
+    let version = if boot.is_some() { 2 } else { 1 };
+    let content = serde_json::to_vec(&Seal { version, stamp: hashed, boot }).map_err(|e| Error::document(&path, e))?;
     file::create_folder(&layout.seals(digest.algorithm()))?;
-    file::replace(&layout.scratch(), &layout.seal(digest), &content, false)
+    file::replace(&layout.scratch(), &layout.seal(digest), &content, false)?;
+    Ok(true)
 }
 
 /// The background thread and what it still has to do.
@@ -74,8 +119,20 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<(Digest, Stamp)>,
+    /// Blobs to sync.
+    unsynced: VecDeque<Unsynced>,
     busy: bool,
     closed: bool,
+    /// Somebody waits until all is on disk.
+    hurried: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Unsynced {
+    digest: Digest,
+    stamp: Stamp,
+    /// It has a seal until the next boot: a program that ends leaves it at that.
+    is_sealed: bool,
 }
 
 impl Shared {
@@ -110,7 +167,9 @@ impl Sealer {
     /// Waits until everything queued is on disk and sealed.
     pub(crate) fn settle(&self) {
         let mut state = self.shared.state();
-        while state.busy || !state.queue.is_empty() {
+        while state.busy || !state.queue.is_empty() || !state.unsynced.is_empty() {
+            state.hurried = true;
+            self.shared.changed.notify_all();
             state = self.shared.wait(state);
         }
     }
@@ -130,19 +189,66 @@ impl Drop for Sealer {
 fn work(layout: &Layout, shared: &Shared) {
     let mut state = shared.state();
     loop {
-        let Some((digest, stamp)) = state.queue.pop_front() else {
+        if let Some((digest, stamp)) = state.queue.pop_front() {
+            state.busy = true;
+            drop(state);
+            // A seal that cannot be written costs a hash at the blob's next use, and nothing else.
+            let is_sealed = seal(layout, &digest, stamp, Lasts::UntilBoot).unwrap_or(false);
+            state = shared.state();
+            state.unsynced.push_back(Unsynced { digest, stamp, is_sealed });
+            state.busy = false;
+            shared.changed.notify_all();
+            continue;
+        }
+        if state.closed {
+            state.unsynced.retain(|blob| !blob.is_sealed);
+        }
+        if state.unsynced.is_empty() {
+            state.hurried = false;
             if state.closed {
                 return;
             }
             state = shared.wait(state);
             continue;
-        };
+        }
+        if !state.closed && !state.hurried {
+            let (waited, quiet) = shared.changed.wait_timeout(state, QUIET).unwrap_or_else(PoisonError::into_inner);
+            state = waited;
+            if !quiet.timed_out() {
+                continue;
+            }
+        }
+        let Some(blob) = state.unsynced.pop_front() else { continue };
         state.busy = true;
         drop(state);
-        // A seal that cannot be written costs a hash at the blob's next use, and nothing else.
-        let _ = seal(layout, &digest, stamp);
+        let _ = seal(layout, &blob.digest, blob.stamp, Lasts::ForGood);
         state = shared.state();
         state.busy = false;
         shared.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seal_without_a_sync_is_believed_until_the_next_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&folder.path().join("store")).unwrap();
+        layout.prepare().unwrap();
+        let digest = Digest::sha256_of(b"x");
+        let path = layout.blob(&digest);
+        std::fs::write(&path, b"x").unwrap();
+        let stamp = Stamp::of(&File::open(&path).unwrap(), &path).unwrap();
+        if seal(&layout, &digest, stamp, Lasts::UntilBoot).unwrap() {
+            assert_eq!(read(&layout, &digest), Some(stamp));
+            let kept = std::fs::read_to_string(layout.seal(&digest)).unwrap();
+            std::fs::write(layout.seal(&digest), kept.replace(boot().unwrap(), "another")).unwrap();
+        }
+        assert_eq!(read(&layout, &digest), None);
+        seal(&layout, &digest, stamp, Lasts::ForGood).unwrap();
+        assert_eq!(read(&layout, &digest), Some(stamp));
+        assert!(!std::fs::read_to_string(layout.seal(&digest)).unwrap().contains("boot"));
     }
 }

@@ -15,7 +15,8 @@ use crate::layout::Layout;
 use crate::tag::{self, Change};
 use crate::{BlobWriter, Error, Lease, Listing, LocalRepository, graph, ingest, lock};
 
-/// A local store. Cloning is cheap; the last clone waits, when it is dropped, until what was taken in is on disk.
+/// A local store. Cloning is cheap. What was taken in reaches the disk in the system's own time; [`Store::settle`]
+/// waits for it.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) blobs: Arc<Blobs>,
